@@ -1,0 +1,160 @@
+"""
+Turns text into data/NAME/{train,val}.bin and meta.pkl. What all of data/*/prepare.py share is said here, once.
+
+your own text, a file or folders of .txt, .md or .py:
+    python data/prepare.py notes.txt --name=notes                    by characters
+    python data/prepare.py books/ more/ --name=books --tokenizer=gpt2    in GPT-2 BPE, <|endoftext|> after each file
+The last tenth of the text is kept to measure with, or every tenth file if there are ten or more.
+"""
+import argparse
+import hashlib
+import json
+import os
+import pickle
+import sys
+import urllib.request
+
+import numpy as np
+from tqdm import tqdm
+
+SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt',
+               '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
+
+def stop(message):
+    sys.exit(f"prepare.py: {message}")
+
+def write_whole(path, data):
+    """Write bytes under another name first, so that path never holds a part of them."""
+    with open(path + '.tmp', 'wb') as f:
+        f.write(data)
+    os.replace(path + '.tmp', path)
+
+def read_text(path):
+    """The text of a UTF-8 file, of a hundred characters at least."""
+    try:
+        with open(path, encoding='utf-8') as f:
+            text = f.read()
+    except UnicodeDecodeError as e:
+        stop(f"{path} is not UTF-8 text (byte {e.start}); convert it, for example with iconv")
+    except OSError as e:
+        stop(f"cannot read {path} ({e.strerror})")
+    if len(text) < 100:
+        stop(f"{path} has {len(text)} characters, too few to learn from")
+    return text
+
+def fetched_text(path, url, sha256):
+    """The text in path; fetched from url first if it is not there. A file that was put there by hand is taken as it is."""
+    if not os.path.exists(path):
+        try:
+            with urllib.request.urlopen(url, timeout=60) as answer:
+                data = answer.read()
+        except OSError as e: # of which urllib's errors are kinds
+            stop(f"could not fetch {url} ({e}); put the file at {path} by hand")
+        if hashlib.sha256(data).hexdigest() != sha256:
+            stop(f"what {url} answered is not the file expected; nothing was kept, put the file at {path} by hand")
+        write_whole(path, data)
+    return read_text(path)
+
+def parted(text):
+    """The first nine tenths, to train on, and the rest, to measure with."""
+    return text[:int(len(text) * 0.9)], text[int(len(text) * 0.9):]
+
+def char_codec(text):
+    """The tables of meta.pkl for a model of single characters: each character of text, in order, gets the next id."""
+    chars = sorted(set(text))
+    return {'vocab_size': len(chars), 'stoi': {c: i for i, c in enumerate(chars)}, 'itos': dict(enumerate(chars))}
+
+def write_bin(path, ids, dtype='uint16'):
+    """Token ids as a bare file of dtype, little-endian. Ids that do not fit are refused, not wrapped."""
+    ids = np.asarray(ids)
+    if len(ids) and not 0 <= ids.min() <= ids.max() <= np.iinfo(dtype).max:
+        stop(f"ids up to {ids.max()} do not fit {dtype}; {path} was not written")
+    write_whole(path, ids.astype(np.dtype(dtype).newbyteorder('<')).tobytes())
+    print(f"{path}: {len(ids):,} tokens")
+
+def write_chars(folder, train, val):
+    """train.bin, val.bin and meta.pkl of a character model in folder."""
+    codec = char_codec(train + val)
+    for name, text in (('train', train), ('val', val)):
+        write_bin(os.path.join(folder, name + '.bin'), [codec['stoi'][c] for c in text])
+    write_whole(os.path.join(folder, 'meta.pkl'), pickle.dumps(codec))
+    print(f"vocabulary of {codec['vocab_size']}: {''.join(codec['stoi'])!r}")
+
+def write_documents(path, documents, bpe, chunk=1000):
+    """
+    GPT-2 BPE of documents, a sequence whose slices are lists of texts, to path, <|endoftext|> after each. Memory stays flat;
+    a run that is stopped goes on with the next chunk.
+    """
+    part, mark = path + '.part', path + '.part.json' # what is written, and how much of it counts
+    done, size = 0, 0
+    if os.path.exists(part) and os.path.exists(mark):
+        with open(mark, encoding='utf-8') as f:
+            done, size, total = json.load(f)
+        if total != len(documents):
+            done, size = 0, 0
+    with open(part, 'r+b' if size else 'wb') as f, tqdm(total=len(documents), initial=done, desc=path, unit='doc', disable=None) as bar:
+        f.truncate(size)
+        f.seek(size)
+        while done < len(documents):
+            texts = documents[done:done + chunk]
+            rows = bpe.encode_ordinary_batch(texts, num_threads=os.cpu_count())
+            f.write(np.array([i for row in rows for i in (*row, bpe.eot_token)], dtype='<u2').tobytes())
+            f.flush()
+            done += len(texts)
+            write_whole(mark, json.dumps([done, f.tell(), len(documents)]).encode())
+            bar.update(len(texts))
+    os.replace(part, path)
+    if os.path.exists(mark):
+        os.remove(mark)
+    print(f"{path}: {os.path.getsize(path) // 2:,} tokens")
+
+def gpt2_bpe():
+    """tiktoken's GPT-2 encoding."""
+    try:
+        import tiktoken
+    except ImportError:
+        stop("GPT-2 BPE needs the package tiktoken: pip install tiktoken")
+    return tiktoken.get_encoding('gpt2')
+
+def files_of(paths):
+    """The text files that paths, files or folders, come to, in the order of their names."""
+    found = []
+    for path in paths:
+        if os.path.isdir(path):
+            found += sorted(os.path.join(parent, f) for parent, _, files in os.walk(path) for f in files
+                            if f.endswith(('.txt', '.md', '.py')))
+        elif os.path.isfile(path):
+            found.append(path)
+        else:
+            stop(f"there is no file or folder {path!r}")
+    if not found:
+        stop(f"no .txt, .md or .py file in {', '.join(paths)}")
+    return found
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.error = lambda message: stop(f"{message}; --help says more")
+    parser.add_argument('paths', nargs='+', help="files or folders of text")
+    parser.add_argument('--name', required=True, help="the dataset's name, a folder under data/")
+    parser.add_argument('--tokenizer', default='char', choices=['char', 'gpt2'])
+    args = parser.parse_args()
+    texts = [read_text(path) for path in files_of(args.paths)]
+    if len(texts) < 10:
+        texts = [parted(t) for t in texts]
+        train, val = [t for t, _ in texts], [v for _, v in texts]
+    else:
+        train, val = [t for i, t in enumerate(texts) if i % 10], texts[::10]
+    folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), args.name)
+    bpe = gpt2_bpe() if args.tokenizer == 'gpt2' else None
+    os.makedirs(folder, exist_ok=True)
+    if bpe:
+        write_documents(os.path.join(folder, 'train.bin'), train, bpe)
+        write_documents(os.path.join(folder, 'val.bin'), val, bpe)
+        if os.path.exists(os.path.join(folder, 'meta.pkl')): # of an earlier run by characters
+            os.remove(os.path.join(folder, 'meta.pkl'))
+    else:
+        write_chars(folder, '\n'.join(train), '\n'.join(val))
+    print(f"now: python train.py config/train_shakespeare_char.py --dataset={args.name} --out_dir=out-{args.name}")
+
+if __name__ == '__main__':
+    main()
