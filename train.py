@@ -202,11 +202,11 @@ if init_from == 'resume' and checkpoint.get('optimizer'):
     if scaler.is_enabled() and 'scaler' in checkpoint:
         scaler.load_state_dict(checkpoint['scaler'])
 checkpoint = None
-raw_model = model # saved, counted and sampled from
 if compile:
     model.compile() # in place: the names of parameters stay
+wrapped = model # what trains; model itself is what is saved, counted and evaluated
 if 'RANK' in os.environ:
-    model = torch.nn.parallel.DistributedDataParallel(model, device_ids=[device] if device_type != 'cpu' else None)
+    wrapped = torch.nn.parallel.DistributedDataParallel(model, device_ids=[device] if device_type != 'cpu' else None)
 
 def all_sum(x):
     """x summed over all processes, in place."""
@@ -228,7 +228,7 @@ def get_lr(it):
 def estimate_loss():
     """Mean loss of each split over windows that are the same at every call, evenly spread, shared by all processes."""
     losses = {}
-    raw_model.eval()
+    model.eval()
     for split in ('train', 'val'):
         last = len(tokens(split)) - block_size - 1
         n = min(eval_iters, math.ceil((last + 1) / (block_size * batch_size)))
@@ -237,16 +237,16 @@ def estimate_loss():
         bar = tqdm(starts[rank::world_size], f'evaluating {split}', leave=False, disable=None if master_process else True)
         for rows in bar:
             with ctx:
-                total += raw_model(*gather(split, rows))[1]
+                total += model(*gather(split, rows))[1]
         losses[split] = all_sum(total).item() / n
-    raw_model.train()
+    model.train()
     return losses
 
 def save(path):
     """Write the state after iter_num updates to path in one step: whoever reads it finds the old file or the new one."""
-    if not torch.stack([p.isfinite().all() for p in raw_model.parameters()]).all():
+    if not torch.stack([p.isfinite().all() for p in model.parameters()]).all():
         stop(f"weights are no longer finite at iteration {iter_num}; nothing was saved, {path} is as it was")
-    state = {'model': raw_model.state_dict(), 'optimizer': optimizer.state_dict(), 'model_args': model_args,
+    state = {'model': model.state_dict(), 'optimizer': optimizer.state_dict(), 'model_args': model_args,
              'iter_num': iter_num, 'best_val_loss': best_val_loss, 'config': config, 'codec': meta}
     if scaler.is_enabled():
         state['scaler'] = scaler.state_dict()
@@ -289,7 +289,7 @@ record('start', iter=iter_num, time=time.time(), config=config, torch=torch.__ve
        world_size=world_size, device=torch.cuda.get_device_name(device) if device_type == 'cuda' else device_type,
        commit=git.stdout.strip() if git else None)
 notice(f"tokens per iteration will be: {tokens_per_iter:,}")
-notice(f"number of parameters: {raw_model.get_num_params() / 1e6:.2f}M")
+notice(f"number of parameters: {model.get_num_params() / 1e6:.2f}M")
 
 # ---- the loop --------------------------------------------------------------------------------------------------------------
 feed = batches()
@@ -331,15 +331,15 @@ while True:
     torch.manual_seed(int(stream(1, iter_num, rank).integers(2**63))) # dropout's
     loss.zero_()
     for m in range(micro_steps):
-        with model.no_sync() if world_size > 1 and m < micro_steps - 1 else nullcontext():
+        with wrapped.no_sync() if world_size > 1 and m < micro_steps - 1 else nullcontext():
             with ctx:
-                micro_loss = model(*next(feed))[1] / micro_steps
+                micro_loss = wrapped(*next(feed))[1] / micro_steps
             scaler.scale(micro_loss).backward()
         loss += micro_loss.detach()
 
     # update; one that is not finite is left out, on the device, so that nothing waits for the answer
     scaler.unscale_(optimizer)
-    parameters = [p for p in raw_model.parameters() if p.grad is not None]
+    parameters = [p for p in model.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
     if grad_clip:
         torch.nn.utils.clip_grads_with_norm_(parameters, grad_clip, norm)
@@ -356,7 +356,7 @@ while True:
         t1 = time.perf_counter()
         dt, t0 = (t1 - t0) / (iter_num + 1 - logged_at), t1 # of an iteration, without evaluations
         logged_at = iter_num + 1
-        mfu = raw_model.estimate_mfu(batch_size * gradient_accumulation_steps, dt, peak * world_size) if peak else None
+        mfu = model.estimate_mfu(batch_size * gradient_accumulation_steps, dt, peak * world_size) if peak else None
         notice(f"iter {iter_num}: loss {mean_loss:.4f}, time {1000 * dt:.2f}ms, mfu {f'{100 * mfu:.2f}%' if mfu else 'n/a'}, "
                f"{tokens_per_iter / dt:,.0f} tok/s, norm {norm.item():.2f}, lr {lr:.2e}" + (f", {bad_steps} bad updates left out" if bad_steps else ''))
         record('log', iter=iter_num, loss=mean_loss, ms=1000 * dt, tokens_per_s=tokens_per_iter / dt, mfu=mfu,

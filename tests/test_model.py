@@ -1,0 +1,217 @@
+"""The network against slow references and against what the contract says of it."""
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from model import GPT, GPTConfig, get_codec, load_checkpoint, pick
+
+SMALL = dict(block_size=12, vocab_size=37, n_layer=2, n_head=2, n_embd=16)
+
+
+def small(seed=0, **kw):
+    torch.manual_seed(seed)
+    model = GPT(GPTConfig(**{**SMALL, **kw})).eval()
+    with torch.no_grad(): # biases and norms start at 0 and 1, where a mistake could hide
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return model
+
+
+def written_out(model, idx):
+    """All logits, (B, T, V), by the formulas of the paper: no fused attention, no modules."""
+    c, w = model.config, dict(model.named_parameters())
+    B, T = idx.shape
+    hs = c.n_embd // c.n_head
+
+    def norm(x, name):
+        x = (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+        return x * w[name + '.weight'] + w.get(name + '.bias', 0)
+
+    def linear(x, name):
+        return x @ w[name + '.weight'].T + w.get(name + '.bias', 0)
+
+    x = w['transformer.wte.weight'][idx] + w['transformer.wpe.weight'][:T]
+    for i in range(c.n_layer):
+        h = f'transformer.h.{i}.'
+        q, k, v = linear(norm(x, h + 'ln_1'), h + 'attn.c_attn').split(c.n_embd, -1)
+        y = torch.zeros_like(q)
+        for b in range(B):
+            for head in range(c.n_head):
+                s = slice(head * hs, (head + 1) * hs)
+                for t in range(T):
+                    weights = F.softmax(q[b, t, s] @ k[b, :t + 1, s].T / math.sqrt(hs), -1)
+                    y[b, t, s] = weights @ v[b, :t + 1, s]
+        x = x + linear(y, h + 'attn.c_proj')
+        m = linear(norm(x, h + 'ln_2'), h + 'mlp.c_fc')
+        m = 0.5 * m * (1 + torch.erf(m / math.sqrt(2)))
+        x = x + linear(m, h + 'mlp.c_proj')
+    return norm(x, 'transformer.ln_f') @ w['transformer.wte.weight'].T
+
+
+@pytest.mark.parametrize('bias', [True, False])
+def test_logits_and_loss_are_the_papers(bias):
+    model = small(bias=bias)
+    idx, targets = torch.randint(37, (2, 12)), torch.randint(37, (2, 12))
+    with torch.no_grad():
+        logits, loss = model(idx, targets)
+        expected = written_out(model, idx)
+        torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+        assert loss.item() == pytest.approx(F.cross_entropy(expected.view(-1, 37), targets.view(-1)).item(), abs=1e-6)
+        last, none = model(idx)
+        assert none is None and last.shape == (2, 1, 37)
+        torch.testing.assert_close(last, expected[:, -1:], atol=1e-5, rtol=1e-5)
+
+
+def test_a_target_of_minus_one_counts_for_nothing():
+    model, idx, targets = small(), torch.randint(37, (2, 12)), torch.randint(37, (2, 12))
+    targets[:, 5:] = -1
+    logits, loss = model(idx, targets)
+    assert loss.item() == pytest.approx(F.cross_entropy(logits[:, :5].reshape(-1, 37), targets[:, :5].reshape(-1)).item(), abs=1e-6)
+
+
+def test_no_position_sees_a_later_one():
+    model = small()
+    x = model.transformer.wte(torch.randint(37, (1, 12))).detach().requires_grad_()
+    model.transformer.wte.forward = lambda idx: x
+    for t in range(12):
+        logits = model(torch.zeros(1, 12, dtype=torch.long), torch.zeros(1, 12, dtype=torch.long))[0]
+        grad, = torch.autograd.grad(logits[0, t].square().sum(), x)
+        reach = grad[0].abs().sum(-1) > 0
+        assert reach[:t + 1].all() and not reach[t + 1:].any()
+
+
+def test_initialisation():
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(block_size=64, vocab_size=512, n_layer=3, n_head=4, n_embd=128, bias=True))
+    for name, p in model.named_parameters():
+        if name.endswith('bias'):
+            assert not p.any(), name
+        elif '.ln_' in name:
+            assert (p == 1).all(), name
+        else:
+            expected = 0.02 / math.sqrt(6) if name.endswith('c_proj.weight') else 0.02
+            assert p.std().item() == pytest.approx(expected, rel=0.03), name
+            assert abs(p.mean().item()) < 0.001, name
+
+
+def test_every_parameter_has_a_gradient_and_one_group():
+    model = small(bias=True)
+    model(torch.randint(37, (2, 12)), torch.randint(37, (2, 12)))[1].backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+    decay, rest = model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), 'cpu').param_groups
+    assert decay['weight_decay'] == 0.1 and rest['weight_decay'] == 0.0
+    assert {p.dim() for p in decay['params']} == {2} and {p.dim() for p in rest['params']} == {1}
+    ids = [id(p) for g in (decay, rest) for p in g['params']]
+    assert sorted(ids) == sorted(id(p) for p in model.parameters())
+
+
+def test_counts_of_parameters_and_flops():
+    with torch.device('meta'):
+        gpt2 = GPT(GPTConfig(vocab_size=50257))
+    assert gpt2.get_num_params(non_embedding=False) == 124439808 # the 124M of OpenAI's smallest
+    assert gpt2.get_num_params() == 124439808 - 1024 * 768
+    flops = 1024 * (6 * gpt2.get_num_params() + 12 * 12 * 12 * 64 * 1024)
+    assert gpt2.estimate_mfu(10, 2.0, peak=1e14) == pytest.approx(10 * flops / 2.0 / 1e14)
+    assert math.isnan(gpt2.estimate_mfu(10, 2.0)) # an unknown device has no peak
+
+
+def test_crop_block_size():
+    model, idx = small(), torch.randint(37, (2, 5))
+    before = model(idx)[0]
+    model.crop_block_size(5)
+    torch.testing.assert_close(model(idx)[0], before)
+    assert model.transformer.wpe.weight.requires_grad and model.config.block_size == 5
+    with pytest.raises(ValueError, match='block_size 9'):
+        model.crop_block_size(9)
+    with pytest.raises(ValueError, match='got 6 tokens.*at most 5'):
+        model(torch.zeros(1, 6, dtype=torch.long))
+
+
+@pytest.mark.parametrize('change, words', [
+    (dict(n_head=3), 'n_embd 16 .* n_head 3'), (dict(n_layer=0), 'n_layer'), (dict(vocab_size=-1), 'vocab_size'),
+    (dict(block_size=1.5), 'block_size'), (dict(activation='swish'), 'swish')])
+def test_impossible_shapes_are_named(change, words):
+    with pytest.raises(ValueError, match=words):
+        GPTConfig(**{**SMALL, **change})
+
+
+def saved(model, path, prefix='', **more):
+    args = {k: v for k, v in vars(model.config).items() if k != 'activation'}
+    torch.save({'model': {prefix + k: v for k, v in model.state_dict().items()}, 'model_args': args, **more}, path)
+    return path
+
+
+@pytest.mark.parametrize('prefix', ['', '_orig_mod.'])
+def test_a_checkpoint_gives_the_same_model(tmp_path, prefix):
+    model, idx = small(bias=True), torch.randint(37, (2, 12))
+    again = GPT.from_checkpoint(load_checkpoint(saved(model, tmp_path / 'ckpt.pt', prefix)), dict(dropout=0.3)).eval()
+    assert torch.equal(again(idx)[0], model(idx)[0])
+    assert again.lm_head.weight is again.transformer.wte.weight # still one matrix
+    assert again.config.dropout == 0.3 and all(p.requires_grad for p in again.parameters())
+
+
+class Evil:
+    def __reduce__(self):
+        return (open, (Evil.path, 'w'))
+
+
+def test_a_checkpoint_runs_no_code(tmp_path):
+    Evil.path = str(tmp_path / 'was_run')
+    path = saved(small(), tmp_path / 'ckpt.pt', extra=Evil())
+    with pytest.raises(ValueError, match='might run code'):
+        load_checkpoint(path)
+    assert not (tmp_path / 'was_run').exists()
+
+
+def test_damaged_and_foreign_checkpoints_are_named(tmp_path):
+    path = saved(small(), tmp_path / 'ckpt.pt')
+    whole = path.read_bytes()
+    for size in (0, 1, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match='ckpt.pt'):
+            load_checkpoint(path)
+    torch.save({'something': 1}, path)
+    with pytest.raises(ValueError, match='lacks model, model_args'):
+        load_checkpoint(path)
+    with pytest.raises(ValueError, match='no checkpoint'):
+        load_checkpoint(tmp_path / 'absent.pt')
+    saved(small(), path)
+    checkpoint = load_checkpoint(path)
+    checkpoint['model_args']['n_embd'] = 32
+    with pytest.raises(ValueError, match='do not fit'):
+        GPT.from_checkpoint(checkpoint)
+    checkpoint['model_args']['n_expert'] = 4
+    with pytest.raises(ValueError, match='n_expert'):
+        GPT.from_checkpoint(checkpoint)
+
+
+def test_pick_draws_from_the_law_it_says():
+    logits = torch.tensor([[0.0, 1.0, 2.0, 3.0]])
+    assert pick(logits, 0).tolist() == [[3]]
+    torch.manual_seed(0)
+    many = logits.expand(20000, 4)
+    for temperature, top_k in [(1.0, None), (0.5, 0), (2.0, 3), (1.0, 1), (1.0, 99)]:
+        p = (logits[0] / temperature).exp()
+        if top_k:
+            p[:max(0, 4 - top_k)] = 0
+        drawn = pick(many, temperature, top_k)[:, 0].bincount(minlength=4) / 20000
+        np.testing.assert_allclose(drawn, p / p.sum(), atol=0.015)
+
+
+def test_generate_goes_on_beyond_block_size():
+    model = small()
+    idx = torch.randint(37, (3, 4))
+    out = model.generate(idx, 20, temperature=0)
+    assert out.shape == (3, 24) and torch.equal(out[:, :4], idx)
+    for t in range(4, 24): # each token is the likeliest after the window before it
+        assert torch.equal(model(out[:, max(0, t - 12):t])[0][:, -1].argmax(-1), out[:, t])
+
+
+def test_codec_goes_both_ways_and_names_strangers():
+    encode, decode = get_codec({'vocab_size': 3, 'stoi': {'a': 0, 'b': 1, '\n': 2}, 'itos': {0: 'a', 1: 'b', 2: '\n'}})
+    assert decode(encode('ab\nba')) == 'ab\nba'
+    with pytest.raises(ValueError, match="'x' 'y'"):
+        encode('axby')

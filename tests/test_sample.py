@@ -1,0 +1,113 @@
+"""sample.py and bench.py as their users see them."""
+import os
+import re
+import shutil
+
+import pytest
+import torch
+from conftest import TINY, run, train
+
+ONE = dict(num_samples=1, max_new_tokens=8, device='cpu')
+
+
+def text_of(result):
+    """The samples that were printed."""
+    assert result.code == 0, result.err
+    return result.out.split('of parameters: 0.03M\n')[1].split('\n---------------\n')[:-1]
+
+
+def test_each_sample_then_a_line(trained):
+    samples = text_of(run('sample.py', out_dir=trained, start='ab', num_samples=3, max_new_tokens=20, device='cpu'))
+    assert [len(s) for s in samples] == [22] * 3 and all(s.startswith('ab') for s in samples)
+    assert len(set(samples)) == 3
+
+
+def test_the_same_seed_the_same_text(trained):
+    first, again, other = (text_of(run('sample.py', out_dir=trained, seed=s, **{**ONE, 'max_new_tokens': 40})) for s in (1, 1, 2))
+    assert first == again != other
+
+
+def test_the_prompt_may_be_a_file(trained, tmp_path):
+    (tmp_path / 'prompt.txt').write_text('a b, c', encoding='utf-8')
+    assert text_of(run('sample.py', out_dir=trained, start=f"FILE:{tmp_path / 'prompt.txt'}", **ONE))[0].startswith('a b, c')
+
+
+@pytest.mark.parametrize('more', [dict(temperature=0), dict(temperature=0.0, top_k=5), dict(top_k=1)])
+def test_greedy_is_the_same_each_time(trained, more):
+    a, b = text_of(run('sample.py', out_dir=trained, **{**ONE, **more, 'num_samples': 2}))
+    assert a == b
+
+
+def test_top_k_may_be_off(trained):
+    off = [text_of(run('sample.py', out_dir=trained, top_k=k, **ONE)) for k in (0, None, 30)]
+    assert off[0] == off[1] == off[2] # the vocabulary has 30 tokens
+
+
+def test_the_checkpoint_carries_its_codec(trained, tmp_path):
+    """nanoGPT looks for the dataset's meta.pkl and decodes as GPT-2 if it is gone."""
+    shutil.copytree(trained, tmp_path / 'elsewhere')
+    assert text_of(run('sample.py', out_dir=tmp_path / 'elsewhere', cwd=tmp_path, **ONE))
+
+
+def test_a_checkpoint_without_its_tables_is_not_guessed_at(trained, tmp_path):
+    ckpt = torch.load(trained / 'ckpt.pt', weights_only=True)
+    del ckpt['codec']
+    ckpt['config']['dataset'] = 'gone'
+    torch.save(ckpt, tmp_path / 'ckpt.pt')
+    run('sample.py', out_dir=tmp_path, **ONE).refused('vocabulary of 30', 'meta.pkl')
+
+
+@pytest.mark.parametrize('settings, words', [
+    (dict(start='aXYZ'), ["'X' 'Y' 'Z'"]),
+    (dict(start=''), ['start is empty']),
+    (dict(start='FILE:nowhere.txt'), ['nowhere.txt']),
+    (dict(out_dir='nowhere'), ['no checkpoint', 'nowhere']),
+    (dict(device='cuda:7'), ['cuda:7']),
+    (dict(num_samples=0), ['num_samples']),
+    (dict(temperature=-1), ['temperature']),
+    (dict(dtype='float64'), ['float64', 'bfloat16']),
+])
+def test_mistakes_get_a_sentence(trained, settings, words):
+    run('sample.py', **{'out_dir': trained, **ONE, **settings}).refused(*words)
+
+
+def test_a_prompt_that_is_not_utf8(trained, tmp_path):
+    (tmp_path / 'prompt.txt').write_bytes(b'abc\xff\xfe')
+    run('sample.py', out_dir=trained, start=f"FILE:{tmp_path / 'prompt.txt'}", **ONE).refused('utf-8')
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_other_precisions(trained, dtype):
+    assert text_of(run('sample.py', out_dir=trained, dtype=dtype, **ONE))
+
+
+def test_a_run_that_never_improved_can_be_sampled(dataset, tmp_path):
+    train(dataset, tmp_path)
+    os.rename(tmp_path / 'ckpt.pt', tmp_path / 'ckpt_last.pt')
+    assert text_of(run('sample.py', out_dir=tmp_path, **ONE))
+
+
+BENCH = {k: TINY[k] for k in ('n_layer', 'n_head', 'n_embd', 'block_size', 'batch_size', 'device')}
+
+
+def test_bench_on_made_up_tokens(tmp_path):
+    out = run('bench.py', cwd=tmp_path, dataset='nowhere', **BENCH).out
+    assert 'made-up tokens: there is no dataset nowhere' in out
+    assert re.search(r'^time per iteration: \d+\.\d+ms, MFU: \d+\.\d\d%$', out, re.M)
+
+
+def test_bench_on_a_dataset(dataset):
+    out = run('bench.py', dataset=dataset, **BENCH).out
+    assert 'made-up' not in out and 'time per iteration' in out
+    assert 'made-up' in run('bench.py', dataset=dataset, real_data=False, **BENCH).out
+
+
+def test_bench_writes_a_trace(dataset, tmp_path):
+    result = run('bench.py', cwd=tmp_path, dataset=dataset, profile=True, **BENCH)
+    trace, = (tmp_path / 'bench_log').iterdir()
+    assert trace.stat().st_size > 1000 and 'aten::' in result.out
+
+
+def test_bench_refuses_too_little_data(tmp_path, dataset):
+    run('bench.py', dataset=dataset, **{**BENCH, 'block_size': 5000}).refused('4000 tokens', '5000')
+    run('bench.py', dataset=dataset, **{**BENCH, 'n_head': 5}).refused('n_head 5')

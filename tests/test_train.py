@@ -1,0 +1,297 @@
+"""train.py as its users see it: what it prints, writes, refuses, and that the numbers are right."""
+import json
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, events, log_losses, make_dataset, run, run_process, train
+
+# losses of the tiny run on the tiny dataset; made on torch 2.13, CPU
+GOLDEN = [0.0] * 6
+
+
+def weights(out_dir, name='ckpt.pt'):
+    return torch.load(out_dir / name, weights_only=True)['model']
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_losses_are_the_recorded_ones(dataset, tmp_path):
+    train(dataset, tmp_path)
+    losses = [e['loss'] for e in events(tmp_path, 'log')]
+    assert losses == pytest.approx(GOLDEN, abs=1e-4), "training changed; if that was the aim, re-record GOLDEN and say why"
+
+
+def test_lines_that_people_parse(dataset, tmp_path):
+    out = train(dataset, tmp_path).out
+    assert re.search(r'^tokens per iteration will be: 64$', out, re.M)
+    assert re.search(r'^number of parameters: 0\.03M$', out, re.M)
+    assert re.findall(r'^step (\d+): train loss \d\.\d{4}, val loss \d\.\d{4}$', out, re.M) == ['0', '3', '6']
+    lines = re.findall(r'^iter (\d+): loss \d\.\d{4}, time \d+\.\d\dms, mfu (?:\d+\.\d\d%|n/a)(?:, .*)?$', out, re.M)
+    assert lines == list('012345') # exactly max_iters updates
+    assert len(re.findall('^device cpu.*float32.*compile False', out, re.M)) == 1
+
+
+def test_training_learns(dataset, tmp_path):
+    train(dataset, tmp_path, max_iters=150, lr_decay_iters=150, eval_interval=150, log_interval=50)
+    first, last = events(tmp_path, 'eval')
+    assert first['val'] > 3.2 and last['val'] < 2.0
+
+
+def test_the_checkpoint_holds_what_the_contract_says(trained):
+    ckpt = torch.load(trained / 'ckpt.pt', weights_only=True)
+    assert {'model', 'optimizer', 'model_args', 'iter_num', 'best_val_loss', 'config', 'codec'} <= set(ckpt)
+    assert set(ckpt['model_args']) == {'n_layer', 'n_head', 'n_embd', 'block_size', 'bias', 'vocab_size', 'dropout'}
+    assert ckpt['iter_num'] == 6 and ckpt['codec']['vocab_size'] == 30
+    config = ckpt['config']
+    assert (config['device'], config['dtype'], config['compile']) == ('cpu', 'float32', False) # what ran, not 'auto'
+    assert sorted(os.listdir(trained)) == ['ckpt.pt', 'metrics.jsonl']
+
+
+def test_metrics_hold_the_run(trained):
+    start, = events(trained, 'start')
+    assert start['torch'] == torch.__version__ and start['config']['n_embd'] == 32
+    assert [e['iter'] for e in events(trained, 'log')] == [0, 1, 2, 3, 4, 5]
+    assert [e['iter'] for e in events(trained, 'eval')] == [0, 3, 6]
+    assert [e['iter'] for e in events(trained, 'save')] == [3, 6]
+    assert all(e['tokens_per_s'] > 0 and e['norm'] > 0 for e in events(trained, 'log'))
+
+
+@pytest.mark.parametrize('more', [{}, dict(dropout=0.2, gradient_accumulation_steps=3), dict(dtype='bfloat16')])
+def test_resume_equals_never_having_stopped(dataset, tmp_path, more):
+    train(dataset, tmp_path / 'whole', **more)
+    train(dataset, tmp_path / 'parts', **more, max_iters=3)
+    train(dataset, tmp_path / 'parts', **more, init_from='auto')
+    a, b = (torch.load(tmp_path / d / 'ckpt.pt', weights_only=True) for d in ('whole', 'parts'))
+    assert same(a['model'], b['model']) and a['best_val_loss'] == b['best_val_loss'] and a['iter_num'] == b['iter_num'] == 6
+    for i, state in a['optimizer']['state'].items():
+        assert all(torch.equal(v, b['optimizer']['state'][i][k]) for k, v in state.items())
+    whole, parts = ([e['loss'] for e in events(tmp_path / d, 'log')] for d in ('whole', 'parts'))
+    assert whole == parts
+
+
+def test_a_finished_run_is_left_as_it_is(trained, dataset, tmp_path):
+    shutil.copytree(trained, tmp_path / 'out')
+    before = (tmp_path / 'out' / 'ckpt.pt').read_bytes()
+    out = train(dataset, tmp_path / 'out', init_from='resume').out
+    assert 'nothing to do' in out and '--max_iters' in out and 'iter 6' not in out
+    assert (tmp_path / 'out' / 'ckpt.pt').read_bytes() == before
+
+
+def test_evaluation_does_not_disturb_training(dataset, tmp_path):
+    for out_dir, more in [('a', {}), ('b', dict(eval_interval=1, eval_iters=7))]:
+        train(dataset, tmp_path / out_dir, dropout=0.2, **more)
+    assert same(weights(tmp_path / 'a'), weights(tmp_path / 'b'))
+
+
+def test_evaluation_covers_the_split_evenly(dataset, tmp_path):
+    space = train(dataset, tmp_path, max_iters=0).space
+    model, val = space['model'].eval(), np.fromfile(dataset / 'val.bin', dtype=np.uint16)
+    # 2 batches of 4 windows: from the first token to the last, equally far apart
+    starts = np.linspace(0, len(val) - 17, 8).astype(int)
+    x = torch.from_numpy(np.stack([val[i:i + 17] for i in starts]).astype(np.int64))
+    with torch.no_grad():
+        expected = model(x[:, :-1], x[:, 1:])[1].item()
+    assert events(tmp_path, 'eval')[-1]['val'] == pytest.approx(expected, abs=1e-6)
+
+
+def test_micro_batches_add_up_to_one_batch(dataset, tmp_path):
+    """Three micro-batches make the update that their windows make in one batch."""
+    space = train(dataset, tmp_path, gradient_accumulation_steps=3, max_iters=1, grad_clip=0.0, log_interval=1).space
+    fresh = train(dataset, tmp_path / 'fresh', gradient_accumulation_steps=3, max_iters=0).space
+    model = fresh['model'].train()
+    x, y = (torch.cat(t) for t in zip(*(space['train_batch'](0, m) for m in range(3)), strict=True))
+    optimizer = model.configure_optimizers(0.1, 1, (0.9, 0.95), 'cpu')
+    for group in optimizer.param_groups:
+        group['lr'] = space['get_lr'](0)
+    loss = model(x, y)[1]
+    loss.backward()
+    optimizer.step()
+    assert events(tmp_path, 'log')[0]['loss'] == pytest.approx(loss.item(), abs=1e-6)
+    for a, b in zip(space['model'].parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_a_batch_depends_on_its_place_only(dataset, tmp_path):
+    a = train(dataset, tmp_path, max_iters=0).space['train_batch']
+    b = train(dataset, tmp_path / 'b', max_iters=0, eval_iters=5).space['train_batch']
+    x, y = a(3, 1)
+    assert torch.equal(x[:, 1:], y[:, :-1]) and torch.equal(x, b(3, 1)[0])
+    assert not torch.equal(x, a(3, 2)[0]) and not torch.equal(x, a(4, 1)[0])
+    assert not torch.equal(x, train(dataset, tmp_path / 'c', max_iters=0, seed=7).space['train_batch'](3, 1)[0])
+
+
+def test_learning_rate_schedule(dataset, tmp_path):
+    lr = train(dataset, tmp_path, max_iters=0, warmup_iters=10, lr_decay_iters=110, learning_rate=1.0, min_lr=0.1).space['get_lr']
+    assert lr(0) == pytest.approx(1 / 11) and lr(9) == pytest.approx(10 / 11) and lr(10) == pytest.approx(1.0)
+    assert lr(60) == pytest.approx(0.55) and lr(110) == lr(999) == pytest.approx(0.1)
+
+
+def test_eval_only_writes_nothing(dataset, trained, tmp_path):
+    out = train(dataset, tmp_path / 'new', eval_only=True).out
+    assert 'step 0: train loss' in out and 'iter 0' not in out and not (tmp_path / 'new').exists()
+    before = {f: (trained / f).read_bytes() for f in os.listdir(trained)}
+    out = train(dataset, trained, eval_only=True, init_from='resume').out
+    assert 'step 6: train loss' in out and 'iter' not in out.split('step 6')[1]
+    assert {f: (trained / f).read_bytes() for f in os.listdir(trained)} == before
+
+
+def test_the_best_is_kept_and_the_last_is_saved(dataset, tmp_path):
+    """With a learning rate that ruins the model ckpt.pt stays the best, and the run goes on from its last state."""
+    args = dict(always_save_checkpoint=False, decay_lr=False, eval_interval=2)
+    train(dataset, tmp_path, **args, max_iters=2)
+    best = (tmp_path / 'ckpt.pt').read_bytes()
+    train(dataset, tmp_path, **args, max_iters=4, learning_rate=10.0, init_from='resume')
+    assert (tmp_path / 'ckpt.pt').read_bytes() == best
+    last = torch.load(tmp_path / 'ckpt_last.pt', weights_only=True)
+    assert last['iter_num'] == 4 and last['best_val_loss'] == torch.load(tmp_path / 'ckpt.pt', weights_only=True)['best_val_loss']
+    out = train(dataset, tmp_path, **args, max_iters=5, init_from='resume').out
+    assert 'after 4 iterations' in out
+    train(dataset, tmp_path, max_iters=5, init_from='scratch') # saves ckpt.pt, so that is the newest again
+    assert not (tmp_path / 'ckpt_last.pt').exists()
+
+
+def test_a_loss_that_is_not_finite_changes_nothing_and_ends_the_run(dataset, tmp_path):
+    train(dataset, tmp_path / 'good', max_iters=3)
+    poisoned = tmp_path / 'poisoned'
+    shutil.copytree(tmp_path / 'good', poisoned)
+    ckpt = torch.load(poisoned / 'ckpt.pt', weights_only=True)
+    ckpt['model']['transformer.ln_f.weight'].fill_(1e30) # finite weights, an infinite loss
+    torch.save(ckpt, poisoned / 'ckpt.pt')
+    bad = run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': poisoned, 'init_from': 'resume', 'max_bad_steps': 2, 'eval_interval': 100})
+    bad.refused('2 updates in a row', 'learning_rate')
+    assert 'bad updates left out' in bad.out
+    assert [e['bad_steps'] for e in events(poisoned, 'log')][-2:] == [1, 2]
+
+
+def test_an_update_that_is_not_finite_is_left_out(dataset, tmp_path, monkeypatch):
+    """One poisoned micro-batch: that update is missing, the rest happen."""
+    import model
+    forward, calls = model.GPT.forward, []
+
+    def sometimes(self, idx, targets=None):
+        logits, loss = forward(self, idx, targets)
+        if self.training:
+            calls.append(1)
+            if len(calls) == 3:
+                loss = loss * float('nan')
+        return logits, loss
+
+    monkeypatch.setattr(model.GPT, 'forward', sometimes)
+    train(dataset, tmp_path, eval_interval=100, max_iters=5)
+    assert [e['bad_steps'] for e in events(tmp_path, 'log')] == [0, 0, 1, 0, 0]
+    ckpt = torch.load(tmp_path / 'ckpt.pt', weights_only=True)
+    assert all(v.isfinite().all() for v in ckpt['model'].values())
+    assert {int(s['step']) for s in ckpt['optimizer']['state'].values()} == {4}
+
+
+def test_a_save_that_fails_leaves_the_old_file(dataset, tmp_path, monkeypatch):
+    train(dataset, tmp_path, max_iters=3)
+    before = (tmp_path / 'ckpt.pt').read_bytes()
+
+    def full(state, f):
+        f.write(b'half a file')
+        raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(torch, 'save', full)
+    run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'init_from': 'resume'}).refused('No space left', 'untouched')
+    assert (tmp_path / 'ckpt.pt').read_bytes() == before and not (tmp_path / 'ckpt.pt.tmp').exists()
+
+
+def test_two_processes_follow_one(dataset, tmp_path):
+    args = dict(gradient_accumulation_steps=4, max_iters=4)
+    train(dataset, tmp_path / 'one', **args)
+    two = run_process('train.py', prefix=['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2'], env={'OMP_NUM_THREADS': '1'},
+                      **{**TINY, **args, 'dataset': dataset, 'out_dir': tmp_path / 'two'})
+    assert two.code == 0, two.err
+    assert len(log_losses(two.out)) == 4 # rank 0 alone prints
+    for kind, keys in (('log', ['loss', 'norm']), ('eval', ['train', 'val'])):
+        one_run, two_run = ([[e[k] for k in keys] for e in events(tmp_path / d, kind)] for d in ('one', 'two'))
+        np.testing.assert_allclose(one_run, two_run, atol=1e-5)
+
+
+def test_block_size_comes_from_the_checkpoint(dataset, trained, tmp_path):
+    """nanoGPT's loader kept the default of 1024 here."""
+    shutil.copytree(trained, tmp_path / 'out')
+    args = {k: v for k, v in TINY.items() if k not in ('block_size', 'n_layer', 'n_head', 'n_embd')}
+    out = run('train.py', **{**args, 'dataset': dataset, 'out_dir': tmp_path / 'out', 'init_from': 'resume', 'max_iters': 7})
+    assert out.code == 0 and 'tokens per iteration will be: 64' in out.out
+    shutil.copytree(trained, tmp_path / 'crop')
+    train(dataset, tmp_path / 'crop', init_from='resume', max_iters=7, block_size=8, eval_interval=7)
+    assert weights(tmp_path / 'crop')['transformer.wpe.weight'].shape == (8, 32)
+    run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': trained, 'init_from': 'resume', 'block_size': 32}).refused('block_size 32', '16')
+
+
+def broken(folder, **files):
+    """A copy of the tiny dataset with some files' bytes replaced, or removed (None)."""
+    make_dataset(folder)
+    for name, data in files.items():
+        path = folder / name.replace('_', '.', 1)
+        path.unlink() if data is None else path.write_bytes(data)
+    return folder
+
+
+@pytest.mark.parametrize('files, words', [
+    (dict(train_bin=None), ['train.bin is missing', 'prepare.py']),
+    (dict(val_bin=None), ['val.bin is missing']),
+    (dict(train_bin=b''), ['train.bin', '0 bytes']),
+    (dict(val_bin=b'123'), ['val.bin', '3 bytes', 'uint16']),
+    (dict(val_bin=b'\0\0' * 16), ['16 tokens', 'at least 17']),
+    (dict(train_bin=b'\xff\0' * 500), ['id 255', 'end at 29']),
+    (dict(meta_pkl=b'nonsense'), ['meta.pkl']),
+    (dict(meta_pkl=b"cos\nsystem\n(S'touch hacked'\ntR."), ['meta.pkl', 'system']),
+])
+def test_bad_data_is_named_before_anything_is_written(tmp_path, files, words):
+    bad = run('train.py', **{**TINY, 'dataset': broken(tmp_path / 'data', **files), 'out_dir': tmp_path / 'out'}, cwd=tmp_path)
+    bad.refused(*words)
+    assert sorted(os.listdir(tmp_path)) == ['data']
+
+
+@pytest.mark.parametrize('settings, words', [
+    (dict(dataset='nowhere'), ["no dataset 'nowhere'"]),
+    (dict(n_head=3), ['n_embd 32', 'n_head 3', '1, 2, 4']),
+    (dict(init_from='gpt3'), ['gpt3']),
+    (dict(init_from='resume'), ['no checkpoint']),
+    (dict(dtype='float16'), ['float16', 'CUDA']),
+    (dict(device='cuda:9'), ['cuda:9', 'cpu']),
+    (dict(block_size=5000), ['block_size 5000', 'tokens']),
+])
+def test_impossible_settings_are_named_before_anything_is_written(dataset, tmp_path, settings, words):
+    run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path / 'out', **settings}).refused(*words)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_another_alphabet_is_refused(trained, tmp_path):
+    other = make_dataset(tmp_path / 'other', alphabet='\n ABCDEFGHIJKLMNOPQRSTUVWXYZ.,')
+    run('train.py', **{**TINY, 'dataset': other, 'out_dir': trained, 'init_from': 'resume'}).refused('another alphabet')
+
+
+def test_accumulation_that_cannot_be_shared(dataset, tmp_path, monkeypatch):
+    for k, v in dict(RANK=0, LOCAL_RANK=0, WORLD_SIZE=3).items():
+        monkeypatch.setenv(k, str(v))
+    run('train.py', **{**TINY, 'gradient_accumulation_steps': 4, 'dataset': dataset, 'out_dir': tmp_path}).refused('4', '3 processes', 'such as 6')
+
+
+def test_wandb_without_a_login_costs_a_line(dataset, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__('sys').modules, 'wandb', None) # as if it were not installed
+    out = train(dataset, tmp_path, wandb_log=True).out
+    assert len(re.findall('^wandb is off', out, re.M)) == 1 and len(events(tmp_path, 'log')) == 6
+
+
+def test_needs_only_torch_numpy_and_tqdm(dataset, tmp_path):
+    """The scripts start where the other packages are missing, from any folder."""
+    block = tmp_path / 'block'
+    block.mkdir()
+    for name in ('transformers', 'datasets', 'tiktoken', 'wandb', 'safetensors', 'huggingface_hub'):
+        (block / f'{name}.py').write_text(f"raise ImportError('{name} is not there')")
+    env = {'PYTHONPATH': str(block)}
+    tiny = {**TINY, 'dataset': dataset, 'out_dir': tmp_path / 'out'}
+    assert run_process('train.py', env=env, **tiny).code == 0
+    done = run_process('sample.py', env=env, out_dir=tmp_path / 'out', num_samples=1, max_new_tokens=5, device='cpu')
+    assert done.code == 0 and done.out.endswith('---------------\n')
+    bench = run_process('bench.py', env=env, n_layer=1, n_head=1, n_embd=8, block_size=8, batch_size=1, device='cpu')
+    assert bench.code == 0 and json.dumps('MFU')[1:-1] in bench.out

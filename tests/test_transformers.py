@@ -1,0 +1,196 @@
+"""Weights in transformers' format: equal logits, what is recorded of them, and what is refused. Nothing is fetched."""
+import json
+import os
+import shutil
+
+os.environ['HF_HUB_OFFLINE'] = '1' # read when huggingface_hub is first imported
+
+import pytest # noqa: E402
+import torch # noqa: E402
+from conftest import TINY, make_dataset, run, train # noqa: E402
+from model import GPT, load_checkpoint # noqa: E402
+
+transformers = pytest.importorskip('transformers', reason="transformers is not installed")
+
+RECORDED = {'gelu_new': {'activation': 'gelu_tanh'}, 'gelu': {}} # what model_args say of an activation: the default nothing
+
+
+def make_gpt2(activation='gelu_new', vocab_size=61, n_embd=32):
+    """A random GPT-2 of transformers; no parameter is 0 or 1, as initialised ones are."""
+    config = transformers.GPT2Config(vocab_size=vocab_size, n_positions=32, n_embd=n_embd, n_layer=2, n_head=2,
+                                     activation_function=activation, bos_token_id=vocab_size - 1, eos_token_id=vocab_size - 1)
+    torch.manual_seed(0)
+    gpt2 = transformers.GPT2LMHeadModel(config).eval()
+    with torch.no_grad():
+        for p in gpt2.parameters():
+            p += 0.2 * torch.randn_like(p) # so much that the two GELUs are told apart
+    return gpt2
+
+
+@pytest.fixture(scope='module', params=RECORDED)
+def saved(request, tmp_path_factory):
+    """A GPT-2 and the folder it was saved in, not to be changed, for each activation."""
+    folder, gpt2 = tmp_path_factory.mktemp('gpt2'), make_gpt2(request.param)
+    gpt2.save_pretrained(folder)
+    return gpt2, folder
+
+
+@pytest.fixture(scope='module')
+def bpe_style(tmp_path_factory):
+    """A dataset without meta.pkl, as GPT-2 BPE has none; its ids are below 29."""
+    folder = make_dataset(tmp_path_factory.mktemp('data') / 'bpe')
+    (folder / 'meta.pkl').unlink()
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A saved GPT-2 to damage."""
+    make_gpt2().save_pretrained(tmp_path / 'gpt2')
+    return tmp_path / 'gpt2'
+
+
+@torch.no_grad()
+def assert_equal_logits(gpt2, model, T=32):
+    ids = torch.randint(61, (2, T))
+    torch.testing.assert_close(model.eval()(ids, ids)[0], gpt2(ids).logits, atol=1e-4, rtol=0)
+
+
+def change_config(folder, **values):
+    path = folder / 'config.json'
+    config = json.loads(path.read_text(encoding='utf-8'))
+    path.write_text(json.dumps({**config, **values}), encoding='utf-8')
+
+
+def assert_refused(name, *words, override=None):
+    """from_pretrained raises one sentence with these words in it."""
+    with pytest.raises(ValueError) as e:
+        GPT.from_pretrained(str(name), override)
+    message = str(e.value)
+    assert '\n' not in message and len(message) < 500, message
+    for word in words:
+        assert str(word) in message, (word, message)
+
+
+def test_equal_logits(saved):
+    gpt2, folder = saved
+    model = GPT.from_pretrained(folder)
+    assert_equal_logits(gpt2, model)
+    assert model.lm_head.weight is model.transformer.wte.weight
+    assert all(p.requires_grad and p.is_contiguous() for p in model.parameters())
+
+
+def test_sharded_weights(tmp_path):
+    gpt2 = make_gpt2()
+    gpt2.save_pretrained(tmp_path, max_shard_size='20KB')
+    assert len(list(tmp_path.glob('*.safetensors'))) > 1
+    assert_equal_logits(gpt2, GPT.from_pretrained(tmp_path))
+
+
+def test_half_precision_weights(tmp_path):
+    gpt2 = make_gpt2().to(torch.bfloat16)
+    gpt2.save_pretrained(tmp_path)
+    model = GPT.from_pretrained(tmp_path)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert_equal_logits(gpt2.float(), model)
+
+
+def test_finetuning_records_the_activation(saved, bpe_style, tmp_path):
+    """An update at a learning rate of 0: what is saved is the same function, whoever loads it."""
+    gpt2, folder = saved
+    train(bpe_style, tmp_path, init_from=folder, max_iters=1, learning_rate=0, min_lr=0)
+    checkpoint = load_checkpoint(tmp_path / 'ckpt.pt')
+    activation = RECORDED[gpt2.config.activation_function]
+    assert checkpoint['model_args'] == dict(n_layer=2, n_head=2, n_embd=32, block_size=TINY['block_size'], bias=True,
+                                            vocab_size=61, dropout=0.0, **activation)
+    assert_equal_logits(gpt2, GPT.from_checkpoint(checkpoint), T=TINY['block_size'])
+    train(bpe_style, tmp_path, init_from='resume', max_iters=2, learning_rate=0, min_lr=0)
+    checkpoint = load_checkpoint(tmp_path / 'ckpt.pt')
+    assert checkpoint['iter_num'] == 2
+    assert_equal_logits(gpt2, GPT.from_checkpoint(checkpoint), T=TINY['block_size'])
+
+
+def test_only_dropout_is_overridden(folder):
+    assert GPT.from_pretrained(folder).config.dropout == 0.0
+    assert GPT.from_pretrained(folder, dict(dropout=0.1)).transformer.h[0].mlp.dropout.p == 0.1
+    assert_refused(folder, 'bias', override=dict(bias=False))
+    assert_refused(folder, 'got n_layer', override=dict(dropout=0.1, n_layer=1))
+
+
+@pytest.mark.parametrize('key, value', [
+    ('model_type', 'gptj'), ('layer_norm_epsilon', 1e-6), ('activation_function', 'relu'), ('n_inner', 100),
+    ('scale_attn_by_inverse_layer_idx', True), ('tie_word_embeddings', False)])
+def test_other_models_are_refused(folder, key, value):
+    change_config(folder, **{key: value})
+    assert_refused(folder, folder, value)
+
+
+@pytest.mark.parametrize('key, value', [('n_layer', 3), ('n_layer', 1), ('vocab_size', 64), ('n_positions', 33), ('n_head', 3)])
+def test_weights_of_another_shape_are_refused(folder, key, value):
+    change_config(folder, **{key: value})
+    assert_refused(folder, value)
+
+
+def test_unreadable_folders_are_refused(folder, tmp_path):
+    (tmp_path / 'empty').mkdir()
+    assert_refused(tmp_path / 'empty', 'empty', 'config.json')
+    weights = folder / 'model.safetensors'
+    data = weights.read_bytes()
+    weights.write_bytes(data[:len(data) // 2])
+    assert_refused(folder, folder, 'safetensors')
+    weights.unlink()
+    assert_refused(folder, folder, 'safetensors')
+
+
+@pytest.mark.parametrize('text', ['{"n_layer": ', '[]', '{}', '{"model_type": "gpt2"}'])
+def test_unreadable_configs_are_refused(folder, text):
+    (folder / 'config.json').write_text(text, encoding='utf-8')
+    assert_refused(folder, folder, 'config.json')
+
+
+def test_scripts_refuse_in_one_line(folder, bpe_style, tmp_path):
+    change_config(folder, model_type='gptj')
+    tiny = {**TINY, 'dataset': bpe_style, 'out_dir': tmp_path}
+    run('train.py', **{**tiny, 'init_from': folder}).refused('gptj')
+    run('sample.py', init_from=folder, device='cpu').refused('gptj')
+    run('train.py', **{**tiny, 'init_from': 'gpt2-nonesuch'}).refused('gpt2-nonesuch')
+    run('sample.py', init_from='gpt2-nonesuch', device='cpu').refused('gpt2-nonesuch')
+    assert not (tmp_path / 'metrics.jsonl').exists()
+
+
+def test_ids_beyond_the_vocabulary_are_refused(folder, tmp_path):
+    data = make_dataset(tmp_path / 'data', alphabet=''.join(map(chr, range(64, 164))))
+    (data / 'meta.pkl').unlink()
+    run('train.py', **{**TINY, 'dataset': data, 'out_dir': tmp_path, 'init_from': folder}).refused('99', '60')
+
+
+def test_unknown_hub_names_are_refused():
+    assert_refused('someone/nonesuch', 'someone/nonesuch')
+    assert_refused('not a name', 'not a name')
+
+
+def test_hub_names(folder, bpe_style, tmp_path, monkeypatch):
+    """A name that is already in the hub's cache, laid out by hand: any GPT-2, in all scripts, not just OpenAI's four."""
+    from huggingface_hub import constants
+    repository = tmp_path / 'hub/models--someone--tiny'
+    shutil.copytree(folder, repository / 'snapshots' / ('0' * 40))
+    (repository / 'refs').mkdir()
+    (repository / 'refs/main').write_text('0' * 40)
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
+    assert_equal_logits(make_gpt2(), GPT.from_pretrained('someone/tiny'))
+    train(bpe_style, tmp_path, init_from='someone/tiny', max_iters=1)
+
+
+@pytest.mark.skipif(not os.environ.get('TIKTOKEN_CACHE_DIR'), reason="TIKTOKEN_CACHE_DIR, with GPT-2's BPE in it, is not set")
+def test_sampling(tmp_path):
+    bpe = pytest.importorskip('tiktoken', reason="tiktoken is not installed").get_encoding('gpt2')
+    gpt2 = make_gpt2(vocab_size=50257, n_embd=8)
+    gpt2.save_pretrained(tmp_path)
+    ids = torch.tensor([bpe.encode('What is the answer?')])
+    with torch.no_grad():
+        for _ in range(10):
+            ids = torch.cat([ids, gpt2(ids).logits[:, -1].argmax(-1, keepdim=True)], dim=1)
+    result = run('sample.py', init_from=tmp_path, start='What is the answer?', num_samples=1, max_new_tokens=10, temperature=0,
+                 device='cpu')
+    assert result.code == 0, result.err
+    assert bpe.decode(ids[0].tolist()) + '\n---------------' in result.out
