@@ -93,8 +93,9 @@ def _configure(space, argv):
                 unknown(key, path) # neither a setting nor a helper that the file itself uses
 
     def show_help():
-        comments = dict(re.findall(r'^(\w+) = [^#\n]*# *(.*)', read(space['__file__']), re.M))
-        print((space.get('__doc__') or '').strip() + '\n\nsettings, each --key=value:')
+        source = read(space['__file__'])
+        comments = dict(re.findall(r'^(\w+) = [^#\n]*# *(.*)', source, re.M))
+        print(ast.get_docstring(ast.parse(source)), 'settings, each --key=value:', sep='\n\n')
         for key, value in defaults.items():
             print(f"  --{key}={value!r}".ljust(42), comments.get(key, ''))
         sys.exit(0)

@@ -22,7 +22,7 @@ CONFIGS = sorted(Path(CLONE, 'config').glob('*.py')) if CLONE else []
 pytestmark = pytest.mark.skipif(not CLONE, reason="NANOGPT_DIR, the folder of a clone of karpathy/nanoGPT, is not set")
 
 ON_CPU = dict(device='cpu', dtype='float32', compile=False) # its defaults need CUDA
-GREEDY = dict(num_samples=1, max_new_tokens=40, start='the ', device='cpu', dtype='float32') # 40 is past TINY's block_size
+GREEDY = dict(num_samples=1, max_new_tokens=20, start='the ', device='cpu', dtype='float32') # 20 goes past TINY's block_size
 
 
 @pytest.fixture(scope='module')
@@ -51,7 +51,7 @@ def peer_trained(peer):
 def peer_run(folder, script, **settings):
     """What one of its scripts printed."""
     done = subprocess.run([sys.executable, script, *as_args(settings)], cwd=folder, capture_output=True, encoding='utf-8',
-                          timeout=100, env={**os.environ, 'PYTHONUTF8': '1'})
+                          timeout=100, env={**os.environ, 'PYTHONUTF8': '1', 'OMP_NUM_THREADS': '1'})
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -215,6 +215,6 @@ def test_equal_updates(twins):
 
 def test_equal_greedy_text(twins):
     theirs, ours, x, _ = twins
-    a = theirs.generate(x[:, :3], 30, top_k=1)
-    assert torch.equal(a, ours.generate(x[:, :3], 30, top_k=1))
-    assert torch.equal(a, ours.generate(x[:, :3], 30, temperature=0))
+    a = theirs.generate(x[:, :3], 20, top_k=1)
+    assert torch.equal(a, ours.generate(x[:, :3], 20, top_k=1))
+    assert torch.equal(a, ours.generate(x[:, :3], 20, temperature=0))

@@ -23,7 +23,7 @@ def make_gpt2(activation='gelu_new', vocab_size=61, n_embd=32):
     gpt2 = transformers.GPT2LMHeadModel(config).eval()
     with torch.no_grad():
         for p in gpt2.parameters():
-            p += 0.2 * torch.randn_like(p) # so much that the two GELUs are told apart
+            p += 0.4 * torch.randn_like(p) # so much that the two GELUs are told apart: by 2e-3 in the logits
     return gpt2
 
 
