@@ -28,11 +28,11 @@ def _configure(space, argv):
                     block_size=1, n_layer=1, n_head=1, n_embd=1, num_samples=1, max_new_tokens=1, max_bad_steps=1)
 
     def stop(message):
-        sys.exit(f"{script}: {message}")
+        sys.exit(f"{script}: {' '.join(message.split())}") # one line, whatever an exception's text has
 
     def read(path):
         try:
-            with open(path, encoding='utf-8') as f:
+            with open(path, encoding='utf-8-sig') as f: # some editors begin a file with a mark
                 return f.read()
         except UnicodeDecodeError:
             stop(f"{path} is not UTF-8 text; save it as UTF-8")
@@ -65,9 +65,11 @@ def _configure(space, argv):
                     raise ValueError
                 result = kind(result)
         except (ValueError, KeyError, OverflowError):
-            stop(f"{where}: {key} takes {wanted}, such as {defaults[key]!r}; got {value!r}")
+            stop(f"{where}: {key} takes {wanted}, as in {key}={defaults[key]!r}; got {value!r}")
         if kind in (int, float) and result < at_least.get(key, min(0, defaults[key])):
             stop(f"{where}: {key} must be at least {at_least.get(key, 0)}, got {result}")
+        if key == 'seed' and result >= 2 ** 64:
+            stop(f"{where}: seed must be below 2**64, got {result}")
         if key in ('dropout', 'beta1', 'beta2') and result >= 1:
             stop(f"{where}: {key} must be below 1, got {result}")
         settings[key] = given[key] = result
@@ -89,7 +91,7 @@ def _configure(space, argv):
             if key in defaults:
                 if key in stored or value is not before[key]:
                     assign(key, value, path)
-            elif type(value) in plain and before.get(key) is not value and not key.startswith('_') and key not in used:
+            elif key in stored and not key.startswith('_') and key not in used:
                 unknown(key, path) # neither a setting nor a helper that the file itself uses
 
     def show_help():
@@ -123,7 +125,7 @@ def _configure(space, argv):
                 value = args.pop(0)
             else:
                 stop(f"{arg} needs a value: {arg}={defaults[key]!r}")
-        assign(key, value, '--' + key)
+        assign(key, value, 'command line')
     return settings, given
 
 def _settle(s, given):
@@ -166,8 +168,10 @@ def _settle(s, given):
     ctx = contextlib.nullcontext() if s['dtype'] == 'float32' else torch.autocast(device_type, getattr(torch, s['dtype']))
     if device_type == 'cuda':
         torch.set_float32_matmul_precision('high') # TF32
-    if device_type == 'cpu' and s['dtype'] != 'float32' and rank == 0 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        print(f"warning: this CPU has no {s['dtype']} instructions; float32 is hundreds of times faster")
+    if device_type == 'cpu' and s['dtype'] != 'float32' and rank == 0:
+        kernels = torch.ops.mkldnn if torch.backends.mkldnn.is_available() else None
+        if not kernels or not (kernels._is_mkldnn_bf16_supported if s['dtype'] == 'bfloat16' else kernels._is_mkldnn_fp16_supported)():
+            print(f"warning: no fast {s['dtype']} on this CPU; float32 can be hundreds of times faster")
 
     # compilation: on CUDA, where it pays within minutes; asked for by hand it is not second-guessed
     if s['compile'] == 'auto':

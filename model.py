@@ -314,7 +314,10 @@ def get_codec(meta):
             import tiktoken
         except ImportError as e:
             raise ValueError("text in GPT-2 BPE needs the package tiktoken: pip install tiktoken") from e
-        bpe = tiktoken.get_encoding('gpt2')
+        try:
+            bpe = tiktoken.get_encoding('gpt2')
+        except Exception as e: # no network, in one of many forms
+            raise ValueError(f"tiktoken could not fetch GPT-2's tables ({type(e).__name__})") from e
         return (lambda text: bpe.encode(text, allowed_special={'<|endoftext|>'})), bpe.decode
     stoi, itos = meta['stoi'], meta['itos']
     def encode(text):

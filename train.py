@@ -14,6 +14,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import torch
@@ -80,7 +81,7 @@ if dtype == 'float16' and device_type != 'cuda':
     stop(f"float16 is trained with loss scaling, which needs CUDA; on {device_type} use bfloat16 or float32")
 micro_steps = gradient_accumulation_steps // world_size # micro-batches of this process in one iteration
 master_process = rank == 0
-notice = print if master_process else lambda *args: None
+notice = partial(print, flush=True) if master_process else lambda *args: None
 
 data_dir = os.path.join('data', dataset)
 if not os.path.isdir(data_dir):

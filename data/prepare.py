@@ -8,6 +8,7 @@ The last tenth of the text is kept to measure with, or every tenth file if there
 """
 import argparse
 import hashlib
+import http.client
 import json
 import os
 import pickle
@@ -30,14 +31,18 @@ def write_whole(path, data):
     os.replace(path + '.tmp', path)
 
 def read_text(path):
-    """The text of a UTF-8 file, of a hundred characters at least."""
+    """The text of a UTF-8 file, without the mark that some editors begin one with."""
     try:
-        with open(path, encoding='utf-8') as f:
+        with open(path, encoding='utf-8-sig') as f:
             text = f.read()
     except UnicodeDecodeError as e:
         stop(f"{path} is not UTF-8 text (byte {e.start}); convert it, for example with iconv")
     except OSError as e:
         stop(f"cannot read {path} ({e.strerror})")
+    return text
+
+def enough(text, path):
+    """text, if there is any to speak of."""
     if len(text) < 100:
         stop(f"{path} has {len(text)} characters, too few to learn from")
     return text
@@ -48,12 +53,12 @@ def fetched_text(path, url, sha256):
         try:
             with urllib.request.urlopen(url, timeout=60) as answer:
                 data = answer.read()
-        except OSError as e: # of which urllib's errors are kinds
+        except (OSError, http.client.HTTPException) as e: # urllib's errors are OSErrors; a body cut short is not
             stop(f"could not fetch {url} ({e}); put the file at {path} by hand")
         if hashlib.sha256(data).hexdigest() != sha256:
             stop(f"what {url} answered is not the file expected; nothing was kept, put the file at {path} by hand")
         write_whole(path, data)
-    return read_text(path)
+    return enough(read_text(path), path)
 
 def parted(text):
     """The first nine tenths, to train on, and the rest, to measure with."""
@@ -78,7 +83,7 @@ def write_chars(folder, train, val):
     for name, text in (('train', train), ('val', val)):
         write_bin(os.path.join(folder, name + '.bin'), [codec['stoi'][c] for c in text])
     write_whole(os.path.join(folder, 'meta.pkl'), pickle.dumps(codec))
-    print(f"vocabulary of {codec['vocab_size']}: {''.join(codec['stoi'])!r}")
+    print(f"vocabulary of {codec['vocab_size']}: {''.join(codec['stoi'])!a}")
 
 def write_documents(path, documents, bpe, chunk=1000):
     """
@@ -87,10 +92,11 @@ def write_documents(path, documents, bpe, chunk=1000):
     """
     part, mark = path + '.part', path + '.part.json' # what is written, and how much of it counts
     done, size = 0, 0
+    same = hashlib.sha256('\0'.join([str(len(documents)), *documents[:1], *documents[-1:]]).encode()).hexdigest()
     if os.path.exists(part) and os.path.exists(mark):
         with open(mark, encoding='utf-8') as f:
-            done, size, total = json.load(f)
-        if total != len(documents):
+            done, size, of = json.load(f)
+        if of != same or os.path.getsize(part) < size: # other documents, or the end was lost with the power
             done, size = 0, 0
     with open(part, 'r+b' if size else 'wb') as f, tqdm(total=len(documents), initial=done, desc=path, unit='doc', disable=None) as bar:
         f.truncate(size)
@@ -101,7 +107,7 @@ def write_documents(path, documents, bpe, chunk=1000):
             f.write(np.array([i for row in rows for i in (*row, bpe.eot_token)], dtype='<u2').tobytes())
             f.flush()
             done += len(texts)
-            write_whole(mark, json.dumps([done, f.tell(), len(documents)]).encode())
+            write_whole(mark, json.dumps([done, f.tell(), same]).encode())
             bar.update(len(texts))
     os.replace(part, path)
     if os.path.exists(mark):
@@ -114,7 +120,10 @@ def gpt2_bpe():
         import tiktoken
     except ImportError:
         stop("GPT-2 BPE needs the package tiktoken: pip install tiktoken")
-    return tiktoken.get_encoding('gpt2')
+    try:
+        return tiktoken.get_encoding('gpt2')
+    except (OSError, ValueError) as e: # no network, or something else in the tables' place
+        stop(f"tiktoken could not fetch GPT-2's tables ({' '.join(str(e).split())[:200]})")
 
 def files_of(paths):
     """The text files that paths, files or folders, come to, in the order of their names."""
@@ -138,10 +147,12 @@ def main():
     parser.add_argument('--name', required=True, help="the dataset's name, a folder under data/")
     parser.add_argument('--tokenizer', default='char', choices=['char', 'gpt2'])
     args = parser.parse_args()
-    texts = [read_text(path) for path in files_of(args.paths)]
+    if not args.name:
+        parser.error("--name is empty")
+    texts = [text for text in map(read_text, files_of(args.paths)) if text.strip()]
+    enough(''.join(texts), ', '.join(args.paths))
     if len(texts) < 10:
-        texts = [parted(t) for t in texts]
-        train, val = [t for t, _ in texts], [v for _, v in texts]
+        train, val = zip(*map(parted, texts), strict=True)
     else:
         train, val = [t for i, t in enumerate(texts) if i % 10], texts[::10]
     folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), args.name)
@@ -154,7 +165,7 @@ def main():
             os.remove(os.path.join(folder, 'meta.pkl'))
     else:
         write_chars(folder, '\n'.join(train), '\n'.join(val))
-    print(f"now: python train.py config/train_shakespeare_char.py --dataset={args.name} --out_dir=out-{args.name}")
+    print(f"now: python train.py config/train_shakespeare_char.py --dataset={args.name} --out_dir=out-{os.path.basename(args.name)}")
 
 if __name__ == '__main__':
     main()

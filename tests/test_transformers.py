@@ -148,6 +148,11 @@ def test_unreadable_configs_are_refused(folder, text):
     assert_refused(folder, folder, 'config.json')
 
 
+def test_another_kind_of_config_is_named(folder):
+    (folder / 'config.json').write_text('{"model_type": "llama", "hidden_size": 64}', encoding='utf-8')
+    assert_refused(folder, folder, 'llama')
+
+
 def test_scripts_refuse_in_one_line(folder, bpe_style, tmp_path):
     change_config(folder, model_type='gptj')
     tiny = {**TINY, 'dataset': bpe_style, 'out_dir': tmp_path}

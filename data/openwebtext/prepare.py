@@ -52,11 +52,16 @@ if __name__ == '__main__': # datasets may start processes that import this file
     parser.add_argument('--source', default='', help="a local folder instead of the download")
     parser.add_argument('--out', default=folder, help="where the bins go")
     args = parser.parse_args()
+    if args.max_docs < 0 or args.max_docs == 1:
+        stop(f"max_docs {args.max_docs} cannot be split; give at least 2, or 0 for all")
+    os.makedirs(args.out, exist_ok=True)
     bpe = gpt2_bpe()
-    free = shutil.disk_usage(folder).free / 1e9
+    free = shutil.disk_usage(args.out).free / 1e9
     if not args.source and not args.max_docs and free < 20:
         stop(f"{free:.0f} GB are free here, but the bins need 17 GB and the download 55 GB; free some, or give --max_docs")
     docs = load(args.source)
+    if 'text' not in docs.column_names:
+        stop(f"{args.source or 'the dataset'} has no field 'text', only {', '.join(docs.column_names)}")
     if args.max_docs:
         docs = docs.shuffle(seed=2357).select(range(min(args.max_docs, len(docs))))
     parts = docs.train_test_split(test_size=0.0005, seed=2357, shuffle=True) # nanoGPT's split
