@@ -164,46 +164,47 @@ class GPT(nn.Module):
     def from_pretrained(cls, model_type, override_args=None):
         """
         The weights of a GPT-2 in transformers' format: a hub name such as 'gpt2-xl', fetched once by huggingface_hub, or a
-        folder that save_pretrained made. Only dropout may be overridden. Raises ValueError with what is wrong.
+        folder with config.json and *.safetensors. Only dropout may be overridden. Raises ValueError with what is wrong.
         """
-        if set(override_args or {}) - {'dropout'}:
-            raise ValueError(f"only dropout may be overridden, got {', '.join(override_args)}")
+        more = set(override_args or {}) - {'dropout'}
+        if more:
+            raise ValueError(f"only dropout may be overridden, got {', '.join(sorted(more))}")
+        folder = model_type
         try:
             from safetensors.torch import load_file
-            if not os.path.isdir(model_type):
+            if not os.path.isdir(folder):
                 from huggingface_hub import snapshot_download
-        except ImportError as e:
-            raise ValueError(f"{model_type} needs the package {e.name}: pip install transformers") from e
-        folder = model_type
-        if not os.path.isdir(folder):
-            try:
-                folder = snapshot_download(folder, allow_patterns=['config.json', '*.safetensors'])
-            except Exception as e:
-                raise ValueError(f"{model_type!r} is neither a folder here nor could it be fetched "
-                                 f"({type(e).__name__}: {' '.join(str(e).split())[:200]})") from e
-        try:
+                folder = snapshot_download(folder, allow_patterns=['config.json', 'model*.safetensors'])
             with open(os.path.join(folder, 'config.json'), encoding='utf-8') as f:
                 hf = json.load(f)
             state = {}
-            for path in sorted(glob.glob(os.path.join(glob.escape(folder), '*.safetensors'))):
+            for path in glob.glob(os.path.join(glob.escape(folder), 'model*.safetensors')):
                 state |= load_file(path)
-        except Exception as e:
-            raise ValueError(f"{folder} does not hold a readable config.json and *.safetensors: {e}") from e
-        ours = {'gelu': 'gelu', 'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh'}
-        wanted = dict(model_type='gpt2', layer_norm_epsilon=1e-5, scale_attn_weights=True, n_inner=None,
-                      scale_attn_by_inverse_layer_idx=False, tie_word_embeddings=True)
-        odd = {k: hf[k] for k, v in wanted.items() if hf.get(k, v) != v and not (k == 'n_inner' and hf[k] == 4 * hf['n_embd'])}
-        if odd or hf.get('activation_function', 'gelu_new') not in ours:
-            raise ValueError(f"{model_type} is no GPT-2 of the kind that this model computes: {odd or hf['activation_function']}")
-        config = GPTConfig(block_size=hf['n_positions'], bias=True, activation=ours[hf.get('activation_function', 'gelu_new')],
-                           **{k: hf[k] for k in ('vocab_size', 'n_layer', 'n_head', 'n_embd')}, **(override_args or {}))
-        names = {'transformer.' + k.removeprefix('transformer.'): k for k in state
-                 if not k.endswith(('.attn.bias', '.attn.masked_bias', 'lm_head.weight'))} # causal masks, and the tied head
+            if not state:
+                raise FileNotFoundError(f"no model*.safetensors in {folder}")
+        except ImportError as e:
+            raise ValueError(f"{model_type} needs the package {e.name}: pip install transformers") from e
+        except Exception as e: # what the hub, its cache and half a file raise is anyone's guess
+            raise ValueError(f"{model_type!r} is neither a folder with config.json and model.safetensors nor to be had from "
+                             f"the hub ({type(e).__name__}: {' '.join(str(e).split('. ')[0].split())})") from e
+        activation = {'gelu': 'gelu', 'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh'}
+        try:
+            wanted = dict(model_type='gpt2', layer_norm_epsilon=1e-5, scale_attn_weights=True, n_inner=4 * hf['n_embd'],
+                          scale_attn_by_inverse_layer_idx=False, tie_word_embeddings=True)
+            odd = {k: hf[k] for k, v in wanted.items() if hf.get(k) not in (None, v)}
+            config = dict(block_size=hf['n_positions'], bias=True, activation=activation[hf.get('activation_function', 'gelu_new')],
+                          **{k: hf[k] for k in ('vocab_size', 'n_layer', 'n_head', 'n_embd')}, **(override_args or {}))
+        except (KeyError, TypeError, AttributeError) as e:
+            odd = {'config.json': f'lacks or has an unknown {e}'}
+        if odd:
+            raise ValueError(f"{model_type} is no GPT-2 of the kind that this model computes: {odd}")
         matrices = ('attn.c_attn.weight', 'attn.c_proj.weight', 'mlp.c_fc.weight', 'mlp.c_proj.weight')
-        for name, k in names.items(): # theirs multiply from the right, so the four matrices of a block are transposed
-            tensor = state.pop(k).float()
-            state[name] = tensor.t().contiguous() if name.endswith(matrices) else tensor
-        return cls.from_state(config, {name: state[name] for name in names})
+        for name in list(state): # theirs multiply from the right, so the four matrices of a block are transposed
+            tensor = state.pop(name).float()
+            if not name.endswith(('.attn.bias', '.attn.masked_bias', 'lm_head.weight')): # causal masks, and the tied head
+                name = 'transformer.' + name.removeprefix('transformer.')
+                state[name] = tensor.t().contiguous() if name.endswith(matrices) else tensor
+        return cls.from_state(GPTConfig(**config), state)
 
     @torch.no_grad()
     def crop_block_size(self, block_size):

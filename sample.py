@@ -41,8 +41,9 @@ try:
         else: # written by nanoGPT: the tables are with the data, if at all
             data_dir = os.path.join('data', checkpoint.get('config', {}).get('dataset', ''))
             codec = load_meta(os.path.join(data_dir, 'meta.pkl')) or load_meta(os.path.join(_here, data_dir, 'meta.pkl'))
-            if codec is None and model.config.vocab_size < 50257:
-                stop(f"a vocabulary of {model.config.vocab_size} is not GPT-2's, and {data_dir}/meta.pkl, which says what it is, is missing")
+            if not (codec['vocab_size'] == model.config.vocab_size if codec else model.config.vocab_size >= 50257):
+                stop(f"the model has a vocabulary of {model.config.vocab_size}, and {data_dir}/meta.pkl, which should say what it "
+                     f"stands for, {'has another' if codec else 'is missing'}")
     else:
         model, codec = GPT.from_pretrained(init_from, dict(dropout=0.0)), None
     encode, decode = get_codec(codec)

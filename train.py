@@ -121,10 +121,10 @@ try:
                    ('init_from', 'out_dir', 'device', 'backend', 'n_layer', 'n_head', 'n_embd', 'bias', 'block_size')]
         notice(f"resuming from {saved_path} after {iter_num} iterations, best val loss {best_val_loss:.4f}"
                + (f"; not as it was: {', '.join(changed)}" if changed else ''))
-    elif init_from.startswith('gpt2') or os.path.isdir(init_from):
+    elif init_from.startswith('gpt2') or '/' in init_from or os.path.isdir(init_from):
         model = GPT.from_pretrained(init_from, dict(dropout=dropout))
     else:
-        stop(f"init_from {init_from!r} is not scratch, resume, auto, the name of a GPT-2 or a folder with one")
+        stop(f"init_from {init_from!r} is not scratch, resume, auto, the name of a GPT-2 on the hub or a folder with one")
 except ValueError as e:
     stop(e)
 if init_from != 'scratch': # the weights say what the shape is
@@ -208,6 +208,16 @@ if compile:
 wrapped = model # what trains; model itself is what is saved, counted and evaluated
 if 'RANK' in os.environ:
     wrapped = torch.nn.parallel.DistributedDataParallel(model, device_ids=[device] if device_type != 'cpu' else None)
+
+def explain(kind, error, trace):
+    """Says what to do when memory runs out; every other error keeps its traceback."""
+    if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        return sys.__excepthook__(kind, error, trace)
+    n, logits = model.get_num_params(False), batch_size * block_size * model.config.vocab_size
+    print(f"train.py: out of memory on {device}. Weights, gradients and AdamW's moments take {16 * n / 1e9:.1f} GB whatever the batch, "
+          f"the logits of a micro-batch and their gradient {8 * logits / 1e9:.1f} GB. Lower --batch_size (now {batch_size}) and raise "
+          f"--gradient_accumulation_steps by the same factor, then lower --block_size, or take a smaller model", file=sys.stderr)
+sys.excepthook = explain
 
 def all_sum(x):
     """x summed over all processes, in place."""
@@ -295,17 +305,16 @@ notice(f"number of parameters: {model.get_num_params() / 1e6:.2f}M")
 # ---- the loop --------------------------------------------------------------------------------------------------------------
 feed = batches()
 peak = peak_flops(device, dtype)
-first_iter = iter_num
+resumed_at = iter_num if init_from == 'resume' else None # evaluated before it was saved
 bad = torch.zeros((), device=device) # updates in a row that were left out
 loss = torch.zeros((), device=device)
 t0, logged_at = time.perf_counter(), iter_num
 model.train()
-if init_from == 'resume' and iter_num >= max_iters and not eval_only:
+if iter_num == resumed_at and iter_num >= max_iters and not eval_only:
     notice(f"nothing to do: {saved_path} has made {iter_num} of max_iters {max_iters} iterations; a larger --max_iters goes on")
     sys.exit(0)
 while True:
-    # evaluate, save; a resumed state has been evaluated before it was saved
-    if eval_only or (iter_num % eval_interval == 0 or iter_num == max_iters) and not (init_from == 'resume' and iter_num == first_iter):
+    if eval_only or (iter_num % eval_interval == 0 or iter_num == max_iters) and iter_num != resumed_at:
         paused_at = time.perf_counter()
         losses = estimate_loss()
         notice(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}")

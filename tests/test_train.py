@@ -3,11 +3,13 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, events, log_losses, make_dataset, run, run_process, train
+from conftest import ROOT, TINY, Result, as_args, events, log_losses, make_dataset, run, run_process, train
 
 # losses of the tiny run on the tiny dataset; made on torch 2.13, CPU
 GOLDEN = [0.0] * 6
@@ -295,3 +297,11 @@ def test_needs_only_torch_numpy_and_tqdm(dataset, tmp_path):
     assert done.code == 0 and done.out.endswith('---------------\n')
     bench = run_process('bench.py', env=env, n_layer=1, n_head=1, n_embd=8, block_size=8, batch_size=1, device='cpu')
     assert bench.code == 0 and json.dumps('MFU')[1:-1] in bench.out
+
+
+def test_running_out_of_memory_says_what_to_lower(dataset, tmp_path):
+    code = (f"import runpy, sys, torch, model\nsys.argv = ['train.py', *{as_args({**TINY, 'dataset': dataset, 'out_dir': tmp_path})!r}]\n"
+            "def forward(*args): raise torch.OutOfMemoryError('CUDA out of memory')\nmodel.GPT.forward = forward\n"
+            f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')")
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)
+    Result(done.stdout, done.stderr, done.returncode).refused('out of memory', '--batch_size (now 4)', 'GB')

@@ -1,0 +1,41 @@
+"""What only a CUDA device can show: python -m pytest tests -m gpu"""
+import re
+
+import pytest
+import torch
+from conftest import TINY, events, run, train
+
+pytestmark = pytest.mark.gpu
+CUDA = {k: v for k, v in TINY.items() if k != 'device'} # no flag at all
+
+
+def test_the_default_run_compiles_in_bfloat16(dataset, tmp_path):
+    out = train(dataset, tmp_path, **{**CUDA, 'device': 'auto'}).out
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    assert re.search(rf"^device cuda .*computing in {'bfloat16' if native else 'float16'}, compile True", out, re.M)
+    assert len(events(tmp_path, 'log')) == 6
+    sample = run('sample.py', out_dir=tmp_path, num_samples=2, max_new_tokens=30)
+    assert sample.code == 0 and sample.out.count('---------------\n') == 2
+
+
+def test_the_gpu_computes_what_the_cpu_does(dataset, tmp_path):
+    train(dataset, tmp_path / 'cpu')
+    train(dataset, tmp_path / 'gpu', device='cuda', dtype='float32', compile=False)
+    cpu, gpu = ([e['loss'] for e in events(tmp_path / d, 'log')] for d in ('cpu', 'gpu'))
+    assert gpu == pytest.approx(cpu, abs=2e-3) # TF32
+
+
+def test_float16_scales_its_loss_and_saves_the_scale(dataset, tmp_path):
+    train(dataset, tmp_path, device='cuda', dtype='float16', compile=False, max_iters=12)
+    ckpt = torch.load(tmp_path / 'ckpt.pt', weights_only=True)
+    assert ckpt['scaler']['scale'] > 0 and all(v.isfinite().all() for v in ckpt['model'].values())
+    assert train(dataset, tmp_path, device='cuda', dtype='float16', compile=False, max_iters=14, init_from='resume').code == 0
+
+
+def test_bench_knows_the_device(tmp_path):
+    out = run('bench.py', cwd=tmp_path, n_layer=2, n_head=2, n_embd=64, block_size=64, real_data=False).out
+    assert re.search(r'time per iteration: [\d.]+ms, MFU: [\d.]+%', out)
+
+
+def test_a_device_that_is_not_there(dataset, tmp_path):
+    run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'device': 'cuda:99'}).refused('cuda:99', 'cuda:0')

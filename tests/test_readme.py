@@ -1,0 +1,57 @@
+"""What the README says can be done can be done."""
+import ast
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+README = (ROOT / 'README.md').read_text(encoding='utf-8')
+COMMANDS = [part.strip() for block in re.findall(r'^```sh\n(.*?)^```', README, re.M | re.S)
+            for line in block.splitlines() for part in line.split('&&')]
+
+
+def settings(script):
+    """The names that a script assigns at its top level."""
+    tree = ast.parse((ROOT / script).read_text(encoding='utf-8'))
+    return {t.id for node in tree.body if isinstance(node, ast.Assign) for t in node.targets if isinstance(t, ast.Name)}
+
+
+@pytest.mark.parametrize('command', [c for c in COMMANDS if not c.startswith('pip')])
+def test_commands_name_what_there_is(command):
+    words = shlex.split(command)
+    script = next(w for w in words if w.endswith('.py') or w == 'pytest')
+    if script == 'pytest':
+        return
+    assert (ROOT / script).is_file()
+    for word in words[words.index(script) + 1:]:
+        if word.startswith('config/'):
+            assert (ROOT / word).is_file(), word
+        elif word.startswith('--') and not script.startswith('data/') and word != '--help':
+            assert word[2:].split('=')[0] in settings(script), word
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r'\]\(([^)]+)\)', README):
+        assert target.startswith('https://') or (ROOT / target).exists(), target
+    for target in re.findall(r'(?:src|srcset)="([^"]+)"', README):
+        assert (ROOT / target).is_file(), target
+
+
+@pytest.mark.slow
+def test_the_first_command_ends_with_python(tmp_path):
+    """All of it but the installation, in a copy of what git tracks."""
+    for name in subprocess.check_output(['git', 'ls-files'], cwd=ROOT, text=True).split():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    command = re.search(r'<!-- start -->\n```sh\n(.*?)\n```', README, re.S).group(1)
+    command = command.split('&&', 1)[1].replace('python ', shlex.quote(sys.executable) + ' ')
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    samples = done.stdout.split('number of parameters')[-1].split('---------------')
+    assert len(samples) == 4
+    text = ''.join(samples)
+    assert len(re.findall(r'^ *(?:def \w+\(|class |if .*:|return |self\.|import )', text, re.M)) >= 8, text
