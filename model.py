@@ -189,7 +189,7 @@ class GPT(nn.Module):
                              f"the hub ({type(e).__name__}: {' '.join(str(e).split('. ')[0].split())})") from e
         activation = {'gelu': 'gelu', 'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh'}
         try:
-            wanted = dict(model_type='gpt2', layer_norm_epsilon=1e-5, scale_attn_weights=True, n_inner=4 * hf['n_embd'],
+            wanted = dict(model_type='gpt2', layer_norm_epsilon=1e-5, scale_attn_weights=True, n_inner=4 * hf.get('n_embd', 0),
                           scale_attn_by_inverse_layer_idx=False, tie_word_embeddings=True)
             odd = {k: hf[k] for k, v in wanted.items() if hf.get(k) not in (None, v)}
             config = dict(block_size=hf['n_positions'], bias=True, activation=activation[hf.get('activation_function', 'gelu_new')],
@@ -302,7 +302,7 @@ def load_meta(path):
     try:
         with open(path, 'rb') as f:
             meta = PlainUnpickler(io.BytesIO(f.read())).load()
-        if not (type(meta['vocab_size']) is int and {str, int} >= set(map(type, meta['stoi'])) | set(map(type, meta['itos']))):
+        if not (type(meta['vocab_size']) is int and meta.get('dtype', 'uint16') in ('uint16', 'uint32') and {str, int} >= set(map(type, meta['stoi'])) | set(map(type, meta['itos']))):
             raise TypeError('its tables are of other types')
     except Exception as e:
         raise ValueError(f"{path} is no meta.pkl of plain data ({type(e).__name__}: {e}): not loaded") from e

@@ -42,8 +42,8 @@ try:
             data_dir = os.path.join('data', checkpoint.get('config', {}).get('dataset', ''))
             codec = load_meta(os.path.join(data_dir, 'meta.pkl')) or load_meta(os.path.join(_here, data_dir, 'meta.pkl'))
             if not (codec['vocab_size'] == model.config.vocab_size if codec else model.config.vocab_size >= 50257):
-                stop(f"the model has a vocabulary of {model.config.vocab_size}, and {data_dir}/meta.pkl, which should say what it "
-                     f"stands for, {'has another' if codec else 'is missing'}")
+                found = f"is of other data, with one of {codec['vocab_size']}" if codec else "is missing"
+                stop(f"the model has a vocabulary of {model.config.vocab_size}; {data_dir}/meta.pkl, which should say what it is, {found}")
     else:
         model, codec = GPT.from_pretrained(init_from, dict(dropout=0.0)), None
     encode, decode = get_codec(codec)
@@ -61,6 +61,9 @@ print(f"number of parameters: {model.get_num_params() / 1e6:.2f}M")
 model.to(device).eval()
 if compile:
     model.compile()
+
+if hasattr(sys.stdout, 'reconfigure'): # Windows would encode what goes to a file or pipe in a codepage
+    sys.stdout.reconfigure(encoding='utf-8')
 
 # ---- samples -----------------------------------------------------------------------------------------------------------
 x = torch.tensor([prompt], device=device) # (1, T)

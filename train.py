@@ -93,9 +93,6 @@ last_path, ckpt_path = os.path.join(out_dir, 'ckpt_last.pt'), os.path.join(out_d
 saved_path = last_path if os.path.exists(last_path) else ckpt_path # ckpt_last.pt is there only if it is the newer one
 if init_from == 'auto':
     init_from = 'resume' if os.path.exists(saved_path) else 'scratch'
-for path in bin_path.values():
-    if not os.path.isfile(path):
-        stop(f"{path} is missing: run python {os.path.join(data_dir, 'prepare.py')}")
 try:
     meta = load_meta(os.path.join(data_dir, 'meta.pkl'))
     checkpoint = load_checkpoint(saved_path) if init_from == 'resume' else None
@@ -103,8 +100,11 @@ except ValueError as e:
     stop(e)
 bin_dtype = np.dtype((meta or {}).get('dtype', 'uint16'))
 for path in bin_path.values():
-    if os.path.getsize(path) % bin_dtype.itemsize or not os.path.getsize(path):
-        stop(f"{path} has {os.path.getsize(path)} bytes, which is no whole number of {bin_dtype} tokens: it is cut short or of another kind")
+    if not os.path.isfile(path):
+        stop(f"{path} is missing: run python {os.path.join(data_dir, 'prepare.py')}")
+    size = os.path.getsize(path)
+    if size == 0 or size % bin_dtype.itemsize:
+        stop(f"{path} has {size} bytes, which is no whole number of {bin_dtype} tokens: it is cut short or of another kind")
 
 # ---- model ---------------------------------------------------------------------------------------------------------------
 iter_num = 0 # updates made so far
@@ -197,11 +197,18 @@ model.to(device)
 optimizer = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type)
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')
 if init_from == 'resume' and checkpoint.get('optimizer'):
-    for old, new in zip(checkpoint['optimizer']['param_groups'], optimizer.param_groups, strict=True):
-        old.update({k: v for k, v in new.items() if k != 'params'}) # the moments are the file's, the settings ours
-    optimizer.load_state_dict(checkpoint['optimizer'])
-    if scaler.is_enabled() and 'scaler' in checkpoint:
-        scaler.load_state_dict(checkpoint['scaler'])
+    try:
+        for old, new in zip(checkpoint['optimizer']['param_groups'], optimizer.param_groups, strict=True):
+            old.update({k: v for k, v in new.items() if k != 'params'}) # the moments are the file's, the settings ours
+        optimizer.load_state_dict(checkpoint['optimizer'])
+        for p, moments in optimizer.state.items():
+            for k in ('exp_avg', 'exp_avg_sq'):
+                moments[k] = moments[k][:len(p)].clone() # positions may have been cropped
+                assert moments[k].shape == p.shape
+        if scaler.is_enabled() and 'scaler' in checkpoint:
+            scaler.load_state_dict(checkpoint['scaler'])
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as e:
+        stop(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {e}); --init_from=scratch starts anew")
 checkpoint = None
 if compile:
     model.compile() # in place: the names of parameters stay
