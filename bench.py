@@ -89,13 +89,11 @@ def step():
 def timed(steps):
     """(seconds, steps made) of at most so many steps and about max_seconds."""
     synchronize()
-    t0 = time.perf_counter()
-    for n in range(1, steps + 1):
+    t0, n = time.perf_counter(), 0
+    while n < steps and time.perf_counter() - t0 <= max_seconds:
         loss = step()
-        if time.perf_counter() - t0 > max_seconds:
-            break
-    lossf = loss.item() # waits for the device
-    print(f"{n} steps, loss {lossf:.4f}")
+        n += 1
+    print(f"{n} steps, loss {loss.item():.4f}") # item waits for the device
     return time.perf_counter() - t0, n
 
 if profile:

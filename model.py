@@ -188,6 +188,7 @@ class GPT(nn.Module):
             raise ValueError(f"{model_type!r} is neither a folder with config.json and model.safetensors nor to be had from "
                              f"the hub ({type(e).__name__}: {' '.join(str(e).split('. ')[0].split())})") from e
         activation = {'gelu': 'gelu', 'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh'}
+        odd = {}
         try:
             wanted = dict(model_type='gpt2', layer_norm_epsilon=1e-5, scale_attn_weights=True, n_inner=4 * hf.get('n_embd', 0),
                           scale_attn_by_inverse_layer_idx=False, tie_word_embeddings=True)
@@ -195,7 +196,7 @@ class GPT(nn.Module):
             config = dict(block_size=hf['n_positions'], bias=True, activation=activation[hf.get('activation_function', 'gelu_new')],
                           **{k: hf[k] for k in ('vocab_size', 'n_layer', 'n_head', 'n_embd')}, **(override_args or {}))
         except (KeyError, TypeError, AttributeError) as e:
-            odd = {'config.json': f'lacks or has an unknown {e}'}
+            odd = odd or {'config.json': f'lacks or has an unknown {e}'}
         if odd:
             raise ValueError(f"{model_type} is no GPT-2 of the kind that this model computes: {odd}")
         matrices = ('attn.c_attn.weight', 'attn.c_proj.weight', 'mlp.c_fc.weight', 'mlp.c_proj.weight')
