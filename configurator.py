@@ -25,7 +25,7 @@ def _configure(space, argv):
     defaults = {k: v for k, v in space.items() if not k.startswith('_') and type(v) in plain}
     settings, given = dict(defaults), {}
     at_least = dict(eval_interval=1, log_interval=1, eval_iters=1, gradient_accumulation_steps=1, batch_size=1,
-                    block_size=1, n_layer=1, n_head=1, n_embd=1, num_samples=1, max_new_tokens=1, max_bad_steps=1)
+                    block_size=1, n_layer=1, n_head=1, n_embd=1, num_samples=1, max_new_tokens=1, max_bad_steps=1, keep_checkpoints=1)
 
     def stop(message):
         sys.exit(f"{script}: {' '.join(message.split())}") # one line, whatever an exception's text has
@@ -166,7 +166,10 @@ def _settle(s, given):
     if s['dtype'] not in ('float32', 'bfloat16', 'float16'):
         sys.exit(f"{script}: dtype {s['dtype']!r} is not one of float32, bfloat16, float16")
     ctx = contextlib.nullcontext() if s['dtype'] == 'float32' else torch.autocast(device_type, getattr(torch, s['dtype']))
-    if device_type == 'cuda':
+    if s.get('deterministic'):
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # without it cuBLAS may differ from run to run
+        torch.use_deterministic_algorithms(True)
+    elif device_type == 'cuda':
         torch.set_float32_matmul_precision('high') # TF32
     if device_type == 'cpu' and s['dtype'] != 'float32' and rank == 0:
         kernels = torch.ops.mkldnn if torch.backends.mkldnn.is_available() else None

@@ -291,6 +291,61 @@ def load_checkpoint(path):
                            if not k.endswith('.attn.bias')} # the causal mask that old files carry
     return checkpoint
 
+def newest_checkpoint(out_dir):
+    """
+    (path, checkpoint, problem): the newest checkpoint in out_dir that is whole, or None, None; problem says in a sentence
+    which newer file is not, or that there is none at all. Raises ValueError if there are files and none is whole.
+    """
+    kept = sorted(glob.glob(os.path.join(glob.escape(out_dir), 'ckpt_[0-9]*.pt')), reverse=True)
+    names = ('ckpt_last.pt', 'ckpt.pt') # the first is there only while it is the newer one
+    problem = None
+    for path in filter(os.path.exists, [*(os.path.join(out_dir, n) for n in names), *kept, os.path.join(out_dir, 'ckpt_best.pt')]):
+        try:
+            return path, load_checkpoint(path), problem
+        except ValueError as e:
+            problem = problem or str(e)
+    if problem:
+        raise ValueError(problem + '; move it away to start anew')
+    return None, None, f"there is no checkpoint in {out_dir!r} to resume from; give the --out_dir of a run, or --init_from=auto to start one"
+
+def on_host(x):
+    """A copy of a nested state in host memory, which the updates to come leave alone."""
+    if isinstance(x, torch.Tensor):
+        return x.detach().to('cpu', copy=True)
+    if isinstance(x, dict):
+        return {k: on_host(v) for k, v in x.items()}
+    return [on_host(v) for v in x] if isinstance(x, (list, tuple)) else x
+
+def save_checkpoint(state, paths, keep=1):
+    """
+    Put state under each path in one step: whoever looks finds the old file or the new one, whole, after any crash. With
+    keep above 1 only the newest so many ckpt_ITERATION.pt stay. Raises OSError or RuntimeError; the old files are then untouched.
+    """
+    folder = os.path.dirname(paths[-1])
+    part = os.path.join(folder, 'ckpt.tmp')
+    state['model']['lm_head.weight'] = state['model']['transformer.wte.weight'] # one matrix in the file too
+    try:
+        for path in paths:
+            torch.save(state, part)
+            fsync(part)
+            os.replace(part, path)
+    except BaseException:
+        if os.path.exists(part):
+            os.remove(part)
+        raise
+    if os.name == 'posix':
+        fsync(folder) # the renaming itself
+    if paths[-1].endswith('ckpt.pt') and os.path.exists(os.path.join(folder, 'ckpt_last.pt')):
+        os.remove(os.path.join(folder, 'ckpt_last.pt'))
+    for path in sorted(glob.glob(os.path.join(glob.escape(folder), 'ckpt_[0-9]*.pt')))[:-keep] if keep > 1 else ():
+        os.remove(path)
+
+def fsync(path):
+    """Return when the file or folder is on the disk."""
+    fd = os.open(path or '.', os.O_RDONLY if os.path.isdir(path or '.') else os.O_RDWR)
+    os.fsync(fd)
+    os.close(fd)
+
 class PlainUnpickler(pickle.Unpickler):
     """Reads numbers, strings and containers, and refuses anything that would import a name."""
     def find_class(self, module, name):

@@ -9,6 +9,8 @@ eight GPUs of one machine:                  torchrun --standalone --nproc_per_no
 import json
 import math
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +22,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from model import GPT, GPTConfig, load_checkpoint, load_meta, peak_flops
+from model import GPT, GPTConfig, load_meta, newest_checkpoint, on_host, peak_flops, save_checkpoint
 
 # ---- settings ----------------------------------------------------------------------------------------------------------
 # reading and writing
@@ -30,6 +32,10 @@ log_interval = 1 # iterations between log lines
 eval_iters = 200 # batches of an evaluation, from each split; no more than it takes to see the split once
 eval_only = False # evaluate once, write nothing
 always_save_checkpoint = True # False: ckpt.pt is only replaced when the val loss improves
+save_interval = 0 # iterations between saves besides those after evaluations, 0: none
+save_minutes = 0.0 # the same by the clock
+keep_checkpoints = 1 # above 1, the last so many stay as ckpt_ITERATION.pt, beside ckpt.pt
+save_best = False # also keep the state with the lowest val loss, as ckpt_best.pt
 init_from = 'scratch' # 'resume', 'auto' (resume if out_dir has a checkpoint, else scratch), 'gpt2', 'gpt2-xl' and so on, or a folder
 # wandb, beside metrics.jsonl
 wandb_log = False
@@ -62,6 +68,7 @@ min_lr = 6e-5 # usually a tenth of learning_rate
 max_bad_steps = 10 # updates in a row with a loss or gradient that is not finite before the run stops
 # machine: auto means whatever this one does best
 seed = 1337 # of initial weights, data order and dropout
+deterministic = False # True: the same bits each time on CUDA too, by slower kernels and no TF32
 backend = 'auto' # between processes: 'nccl' on CUDA, else 'gloo'
 device = 'auto' # 'cuda', 'cuda:1', 'xpu', 'mps' or 'cpu'
 dtype = 'auto' # 'bfloat16', 'float16' (with loss scaling) or 'float32'
@@ -72,6 +79,16 @@ exec(open(os.path.join(_here, 'configurator.py'), encoding='utf-8').read())
 # ---- checks: all that can be known before anything is built --------------------------------------------------------------
 def stop(message):
     sys.exit(f"train.py: {message}")
+
+stop_signal = 0 # of the signal that asked the run to end, which it does after the iteration at hand and a save
+def ask_to_stop(number, frame):
+    global stop_signal
+    if stop_signal and number == signal.SIGINT:
+        os._exit(128 + number) # the second Ctrl-C does not wait
+    stop_signal = number
+for name in ('SIGINT', 'SIGTERM', 'SIGUSR1'): # the last is what Slurm can be told to send before its time limit
+    if hasattr(signal, name):
+        signal.signal(getattr(signal, name), ask_to_stop)
 
 if gradient_accumulation_steps % world_size:
     fits = [n for n in range(world_size, gradient_accumulation_steps + world_size + 1, world_size)]
@@ -89,13 +106,17 @@ if not os.path.isdir(data_dir):
 if not os.path.isdir(data_dir):
     stop(f"there is no dataset {dataset!r}, neither in ./data nor in {os.path.join(_here, 'data')}")
 bin_path = {split: os.path.join(data_dir, f'{split}.bin') for split in ('train', 'val')}
-last_path, ckpt_path = os.path.join(out_dir, 'ckpt_last.pt'), os.path.join(out_dir, 'ckpt.pt')
-saved_path = last_path if os.path.exists(last_path) else ckpt_path # ckpt_last.pt is there only if it is the newer one
-if init_from == 'auto':
-    init_from = 'resume' if os.path.exists(saved_path) else 'scratch'
+ckpt_path, last_path, best_path = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('', '_last', '_best'))
 try:
     meta = load_meta(os.path.join(data_dir, 'meta.pkl'))
-    checkpoint = load_checkpoint(saved_path) if init_from == 'resume' else None
+    checkpoint = None
+    if init_from in ('resume', 'auto'):
+        saved_path, checkpoint, problem = newest_checkpoint(out_dir)
+        if problem and init_from == 'resume':
+            stop(problem + (f"; {saved_path} is good, and --init_from=auto goes on from it" if checkpoint else ''))
+        if problem and checkpoint:
+            notice(f"{problem}; going on from {saved_path}")
+        init_from = 'resume' if checkpoint else 'scratch'
 except ValueError as e:
     stop(e)
 bin_dtype = np.dtype((meta or {}).get('dtype', 'uint16'))
@@ -115,7 +136,7 @@ try:
         model = GPT(GPTConfig(block_size, vocab_size, n_layer, n_head, n_embd, dropout, bias))
     elif init_from == 'resume':
         model = GPT.from_checkpoint(checkpoint, dict(dropout=dropout))
-        iter_num, best_val_loss = checkpoint.get('iter_num', 0), float(checkpoint.get('best_val_loss', 1e9))
+        iter_num, best_val_loss = int(checkpoint.get('iter_num', 0)), float(checkpoint.get('best_val_loss', 1e9))
         saved = checkpoint.get('config', {})
         changed = [f'{k} {saved[k]!r} -> {config[k]!r}' for k in config if k in saved and config[k] != saved[k] and k not in
                    ('init_from', 'out_dir', 'device', 'backend', 'n_layer', 'n_head', 'n_embd', 'bias', 'block_size')]
@@ -141,6 +162,9 @@ if init_from != 'scratch': # the weights say what the shape is
         stop(f"the weights read another alphabet than dataset {dataset!r} has; choose the dataset that they were trained on")
     for k in ('block_size', 'n_layer', 'n_head', 'n_embd', 'bias'):
         config[k] = getattr(model.config, k)
+if init_from == 'resume' and iter_num >= max_iters and not eval_only:
+    notice(f"nothing to do: {saved_path} has made {iter_num} of max_iters {max_iters} iterations; a larger --max_iters goes on")
+    sys.exit(0)
 tokens_per_iter = gradient_accumulation_steps * batch_size * block_size
 model_args = {k: v for k, v in vars(model.config).items() if k != 'activation' or v != GPTConfig.activation}
 
@@ -193,6 +217,7 @@ def batches():
 # ---- processes, precision, optimizer -------------------------------------------------------------------------------------
 if 'RANK' in os.environ: # set by torchrun
     torch.distributed.init_process_group(backend)
+    host_group = torch.distributed.new_group(backend='gloo') # for what the processes agree on without the device
 model.to(device)
 optimizer = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type)
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')
@@ -209,6 +234,8 @@ if init_from == 'resume' and checkpoint.get('optimizer'):
             scaler.load_state_dict(checkpoint['scaler'])
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as e:
         stop(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {e}); --init_from=scratch starts anew")
+progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_steps=0) # what the next iterations still ask
+progress |= (checkpoint or {}).get('progress', {})
 checkpoint = None
 if compile:
     model.compile() # in place: the names of parameters stay
@@ -231,6 +258,13 @@ def all_sum(x):
     if world_size > 1:
         torch.distributed.all_reduce(x)
     return x
+
+def agreed(number):
+    """The largest number that any process has."""
+    if world_size > 1:
+        number = torch.tensor(number)
+        torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX, host_group)
+    return int(number)
 
 # ---- schedule, evaluation, saving ----------------------------------------------------------------------------------------
 def get_lr(it):
@@ -260,24 +294,32 @@ def estimate_loss():
     model.train()
     return losses
 
-def save(path):
-    """Write the state after iter_num updates to path in one step: whoever reads it finds the old file or the new one."""
+writer, writing = ThreadPoolExecutor(1), None
+def save(improved):
+    """Copy the state after iter_num updates and have it written while training goes on; one write at a time."""
+    global writing, saved_at
     if not torch.stack([p.isfinite().all() for p in model.parameters()]).all():
-        stop(f"weights are no longer finite at iteration {iter_num}; nothing was saved, {path} is as it was")
-    state = {'model': model.state_dict(), 'optimizer': optimizer.state_dict(), 'model_args': model_args,
-             'iter_num': iter_num, 'best_val_loss': best_val_loss, 'config': config, 'codec': meta}
+        stop(f"weights are no longer finite at iteration {iter_num}; nothing was saved, what was saved before is as it was")
+    saved()
+    paths = [best_path] if save_best and improved else []
+    if keep_checkpoints > 1:
+        paths.append(os.path.join(out_dir, f'ckpt_{iter_num:07d}.pt'))
+    paths.append(ckpt_path if improved or always_save_checkpoint else last_path)
+    weights = {k: v for k, v in model.state_dict().items() if k != 'lm_head.weight'} # which is wte
+    state = {'model': weights, 'optimizer': optimizer.state_dict(), 'model_args': model_args, 'iter_num': iter_num,
+             'best_val_loss': best_val_loss, 'config': config, 'codec': meta, 'progress': dict(progress, bad_steps=int(bad))}
     if scaler.is_enabled():
         state['scaler'] = scaler.state_dict()
+    writing, saved_at = writer.submit(save_checkpoint, on_host(state), paths, keep_checkpoints), time.monotonic()
+    notice(f"saving {paths[-1]}")
+    record('save', iter=iter_num, path=paths[-1])
+
+def saved():
+    """Wait for the write under way, if any; one that failed ends the run."""
     try:
-        with open(path + '.tmp', 'wb') as f:
-            torch.save(state, f)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(path + '.tmp', path)
+        return writing and writing.result()
     except (OSError, RuntimeError) as e:
-        if os.path.exists(path + '.tmp'):
-            os.remove(path + '.tmp')
-        stop(f"could not save {path} ({e}); the file that was there before is untouched")
+        stop(f"could not save into {out_dir!r} ({' '.join(str(e).split())[:200]}); what was saved before is untouched, --init_from=auto goes on from it")
 
 # ---- logging ---------------------------------------------------------------------------------------------------------------
 metrics = None
@@ -285,6 +327,9 @@ if master_process and not eval_only:
     try:
         os.makedirs(out_dir, exist_ok=True)
         metrics = open(os.path.join(out_dir, 'metrics.jsonl'), 'a', buffering=1, encoding='utf-8')
+        needed, free = 12 * model.get_num_params(False), shutil.disk_usage(out_dir).free # weights and two moments in float32
+        if free < needed:
+            stop(f"a checkpoint takes {needed / 1e9:.1f} GB, and {out_dir!r} has {free / 1e9:.1f} GB free; free some or give another --out_dir")
     except OSError as e:
         stop(f"cannot write into out_dir {out_dir!r} ({e.strerror})")
     if wandb_log:
@@ -302,7 +347,7 @@ def record(event, **values):
         if wandb_log and event in ('eval', 'log'):
             wandb.log({f'{event}/{k}': v for k, v in values.items() if k != 'iter'}, step=values['iter'])
 
-git = subprocess.run(['git', '-C', _here, 'rev-parse', 'HEAD'], capture_output=True, text=True) if metrics else None
+git = shutil.which('git') and subprocess.run(['git', '-C', _here, 'rev-parse', 'HEAD'], capture_output=True, text=True)
 record('start', iter=iter_num, time=time.time(), config=config, torch=torch.__version__, python=sys.version.split()[0],
        world_size=world_size, device=torch.cuda.get_device_name(device) if device_type == 'cuda' else device_type,
        commit=git.stdout.strip() if git else None)
@@ -312,34 +357,29 @@ notice(f"number of parameters: {model.get_num_params() / 1e6:.2f}M")
 # ---- the loop --------------------------------------------------------------------------------------------------------------
 feed = batches()
 peak = peak_flops(device, dtype)
-resumed_at = iter_num if init_from == 'resume' else None # evaluated before it was saved
-bad = torch.zeros((), device=device) # updates in a row that were left out
+bad = torch.tensor(float(progress['bad_steps']), device=device) # updates in a row that were left out
 loss = torch.zeros((), device=device)
-t0, logged_at = time.perf_counter(), iter_num
+t0, saved_at, logged_at, resumed_at = time.perf_counter(), time.monotonic(), iter_num, iter_num
 model.train()
-if iter_num == resumed_at and iter_num >= max_iters and not eval_only:
-    notice(f"nothing to do: {saved_path} has made {iter_num} of max_iters {max_iters} iterations; a larger --max_iters goes on")
-    sys.exit(0)
 while True:
-    if eval_only or (iter_num % eval_interval == 0 or iter_num == max_iters) and iter_num != resumed_at:
-        paused_at = time.perf_counter()
+    paused_at = time.perf_counter()
+    stopping, improved = agreed(stop_signal), False
+    evaluating = eval_only or (iter_num % eval_interval == 0 or iter_num == max_iters) and iter_num != progress['evaluated_at']
+    if evaluating and not stopping:
         losses = estimate_loss()
         notice(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}")
         if eval_only:
             break
         record('eval', iter=iter_num, train=losses['train'], val=losses['val'], lr=get_lr(iter_num))
-        improved = losses['val'] < best_val_loss
+        improved, progress['evaluated_at'] = losses['val'] < best_val_loss, iter_num
         best_val_loss = min(best_val_loss, losses['val'])
-        if master_process and (iter_num == max_iters or iter_num > 0 and (improved or always_save_checkpoint)):
-            path = ckpt_path if improved or always_save_checkpoint else last_path
-            save(path)
-            if path == ckpt_path and os.path.exists(last_path):
-                os.remove(last_path)
-            notice(f"saved {path}")
-            record('save', iter=iter_num, path=path)
-        t0 += time.perf_counter() - paused_at
-    if iter_num >= max_iters:
+    saving = (iter_num == max_iters or evaluating and (improved or always_save_checkpoint) or save_interval and iter_num % save_interval == 0
+              or save_minutes and time.monotonic() - saved_at > 60 * save_minutes)
+    if master_process and (stopping or saving and (iter_num > resumed_at or iter_num == max_iters)):
+        save(improved)
+    if stopping or iter_num >= max_iters:
         break
+    t0 += time.perf_counter() - paused_at
 
     # forward and backward over the micro-batches; gradients meet once, at the last
     lr = get_lr(iter_num)
@@ -370,18 +410,26 @@ while True:
 
     if iter_num % log_interval == 0:
         mean_loss, bad_steps = (all_sum(loss.clone()) / world_size).item(), int(bad.item()) # waits for the device
+        spike = 0 < 1.5 * progress['mean_loss'] < mean_loss
+        if math.isfinite(mean_loss):
+            progress['mean_loss'] = 0.9 * (progress['mean_loss'] or mean_loss) + 0.1 * mean_loss # of the last ten or so lines
         t1 = time.perf_counter()
         dt, t0 = (t1 - t0) / (iter_num + 1 - logged_at), t1 # of an iteration, without evaluations
         logged_at = iter_num + 1
         mfu = model.estimate_mfu(batch_size * gradient_accumulation_steps, dt, peak * world_size) if peak else None
         notice(f"iter {iter_num}: loss {mean_loss:.4f}, time {1000 * dt:.2f}ms, mfu {f'{100 * mfu:.2f}%' if mfu else 'n/a'}, "
-               f"{tokens_per_iter / dt:,.0f} tok/s, norm {norm.item():.2f}, lr {lr:.2e}" + (f", {bad_steps} bad updates left out" if bad_steps else ''))
+               f"{tokens_per_iter / dt:,.0f} tok/s, norm {norm.item():.2f}, lr {lr:.2e}" + (f", {bad_steps} bad updates left out" if bad_steps else '')
+               + (", a spike" if spike else ''))
         record('log', iter=iter_num, loss=mean_loss, ms=1000 * dt, tokens_per_s=tokens_per_iter / dt, mfu=mfu,
-               norm=norm.item(), lr=lr, bad_steps=bad_steps)
+               norm=norm.item(), lr=lr, bad_steps=bad_steps, spike=spike)
         if bad_steps >= max_bad_steps:
             stop(f"{bad_steps} updates in a row had a loss or gradient that is not finite; the weights are those before them. "
                  "Try a lower --learning_rate, a longer --warmup_iters, --grad_clip=1.0 or --dtype=float32")
     iter_num += 1
 
+saved()
 if 'RANK' in os.environ:
     torch.distributed.destroy_process_group()
+if stopping:
+    notice(f"stopped by {signal.Signals(stopping).name} after {iter_num} iterations" + ("" if eval_only else "; --init_from=auto goes on"))
+    sys.exit(128 + stopping)

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,12 +197,12 @@ def test_a_save_that_fails_leaves_the_old_file(dataset, tmp_path, monkeypatch):
     train(dataset, tmp_path, max_iters=3)
     before = (tmp_path / 'ckpt.pt').read_bytes()
 
-    def full(state, f):
-        f.write(b'half a file')
+    def full(state, path):
+        Path(path).write_bytes(b'half a file')
         raise OSError(28, 'No space left on device')
     monkeypatch.setattr(torch, 'save', full)
     run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'init_from': 'resume'}).refused('No space left', 'untouched')
-    assert (tmp_path / 'ckpt.pt').read_bytes() == before and not (tmp_path / 'ckpt.pt.tmp').exists()
+    assert (tmp_path / 'ckpt.pt').read_bytes() == before and not (tmp_path / 'ckpt.tmp').exists()
 
 
 def test_two_processes_follow_one(dataset, tmp_path):
