@@ -12,12 +12,14 @@ import os
 import pickle
 import re
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -38,7 +40,6 @@ def pytest_collection_modifyitems(config, items):
             for ring in ('slow', 'gpu'):
                 if item.get_closest_marker(ring):
                     item.add_marker(pytest.mark.skip(reason=f'only runs with -m {ring}'))
-    import torch
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker('gpu'):
@@ -72,6 +73,8 @@ def run(script, *args, cwd=None, **settings):
     sys.argv = [str(path), *map(str, args), *as_args(settings)]
     sys.path[0:0] = [str(path.parent)] # a script's own folder comes first, and data/*/prepare.py replace it
     modules = set(sys.modules)
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    excepthook = sys.excepthook
     try:
         os.chdir(cwd or cwd_before)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -83,7 +86,10 @@ def run(script, *args, cwd=None, **settings):
                 code = 1 if isinstance(e.code, str) else (e.code or 0)
     finally:
         os.chdir(cwd_before)
-        sys.argv, sys.path[:] = argv, path_before
+        sys.argv, sys.path[:], sys.excepthook = argv, path_before, excepthook
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        torch.use_deterministic_algorithms(False)
         for name in set(sys.modules) - modules:
             if name == 'prepare':
                 del sys.modules[name]

@@ -1,0 +1,222 @@
+"""A run that is interrupted anywhere goes on to the same bits, and no checkpoint is lost."""
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, TINY, as_args, events, run, run_process, train
+
+from model import load_checkpoint, newest_checkpoint
+
+
+def assert_same(a, b):
+    """Two nested states are equal, to the bit."""
+    assert type(a) is type(b)
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for k in a:
+            assert_same(a[k], b[k])
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_same(x, y)
+    else:
+        assert a == b
+
+
+def what_counts(out_dir, name='ckpt.pt'):
+    """All of a checkpoint but the settings that name the run's place and beginning."""
+    ckpt = load_checkpoint(out_dir / name)
+    ckpt['config'] = {k: v for k, v in ckpt['config'].items() if k not in ('out_dir', 'init_from')}
+    return ckpt
+
+
+def numbers(out_dir):
+    """What metrics.jsonl says of losses and rates, the last word on each iteration."""
+    keys = ('loss', 'norm', 'lr', 'bad_steps', 'spike', 'train', 'val')
+    return {(e['event'], e['iter']): [e.get(k) for k in keys] for kind in ('log', 'eval') for e in events(out_dir, kind)}
+
+
+@pytest.mark.parametrize('more', [
+    {}, dict(dropout=0.2), dict(gradient_accumulation_steps=3, dropout=0.1), dict(dtype='bfloat16'), dict(bias=True, grad_clip=0.0),
+    dict(deterministic=True), dict(decay_lr=False, always_save_checkpoint=False)], ids=str)
+def test_stopping_and_going_on_changes_no_bit(dataset, tmp_path, more):
+    train(dataset, tmp_path / 'whole', **more)
+    train(dataset, tmp_path / 'parts', **more, max_iters=2)
+    train(dataset, tmp_path / 'parts', **more, max_iters=5, init_from='resume') # neither end is one of eval_interval's
+    train(dataset, tmp_path / 'parts', **more, init_from='resume')
+    for out_dir in ('whole', 'parts'): # at 2 and 5 the parts were evaluated as well, which can only better their best
+        assert newest_checkpoint(tmp_path / out_dir)[1]['iter_num'] == 6
+    whole, parts = (newest_checkpoint(tmp_path / d)[1] for d in ('whole', 'parts'))
+    for key in ('model', 'optimizer', 'model_args', 'iter_num', 'codec'):
+        assert_same(whole[key], parts[key])
+    whole, parts = numbers(tmp_path / 'whole'), numbers(tmp_path / 'parts')
+    assert {k: parts[k] for k in whole} == whole
+
+
+@pytest.mark.slow
+def test_compiled_training_goes_on_to_the_same_bits(dataset, tmp_path):
+    for out_dir, ends in (('whole', [6]), ('parts', [3, 6])):
+        for end in ends:
+            done = run_process('train.py', timeout=600, **{**TINY, 'dataset': dataset, 'out_dir': tmp_path / out_dir, 'max_iters': end,
+                                                          'init_from': 'auto', 'compile': True, 'dropout': 0.1})
+            assert done.code == 0, done.err
+    assert_same(what_counts(tmp_path / 'whole'), what_counts(tmp_path / 'parts'))
+
+
+LONG = {**TINY, 'max_iters': 100000, 'lr_decay_iters': 200, 'eval_interval': 100000, 'dropout': 0.1, 'log_interval': 50}
+
+
+def interrupted(signals, **settings):
+    """Start a long run, send it signals once it trains, and return (exit status, what it printed)."""
+    process = subprocess.Popen([sys.executable, str(ROOT / 'train.py'), *as_args({**LONG, **settings})], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith('iter 50:'):
+            for number in signals:
+                process.send_signal(number)
+                time.sleep(0.02)
+            break
+    lines += process.stdout.readlines()
+    return process.wait(timeout=60), ''.join(lines)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_ends_the_run_after_a_save(dataset, tmp_path, number):
+    status, out = interrupted([number], dataset=dataset, out_dir=tmp_path / 'parts')
+    assert status == 128 + number and number.name in out and 'Traceback' not in out
+    stopped_at = load_checkpoint(tmp_path / 'parts' / 'ckpt.pt')['iter_num']
+    assert stopped_at > 50 and f'after {stopped_at} iterations' in out
+    if number == signal.SIGTERM:
+        args = {**LONG, 'max_iters': stopped_at + 5}
+        train(dataset, tmp_path / 'parts', **args, init_from='auto')
+        train(dataset, tmp_path / 'whole', **args)
+        assert_same(what_counts(tmp_path / 'whole'), what_counts(tmp_path / 'parts'))
+
+
+def test_a_second_interrupt_does_not_wait(dataset, tmp_path):
+    status, _ = interrupted([signal.SIGINT] * 2, dataset=dataset, out_dir=tmp_path, eval_interval=51, eval_iters=10**6, batch_size=1, block_size=1)
+    assert status == 130
+
+
+def kills(count, tmp_path, dataset):
+    done = subprocess.run([sys.executable, ROOT / 'tests' / 'killer.py', str(count), tmp_path, dataset], capture_output=True, text=True)
+    print(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf'^{count} kills, [1-9]\d* of them in the middle of a save, 0 checkpoints lost', done.stdout)
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
+def test_twenty_kills_cost_nothing(tmp_path, dataset):
+    kills(20, tmp_path, dataset)
+
+
+@pytest.mark.slow
+def test_two_hundred_kills_cost_nothing(tmp_path, dataset):
+    kills(200, tmp_path, dataset)
+
+
+def test_a_full_disk_leaves_the_old_file(dataset, tmp_path):
+    """The limit on a file's size makes the write fail half way, as a full disk does."""
+    train(dataset, tmp_path, max_iters=3)
+    before = (tmp_path / 'ckpt.pt').read_bytes()
+
+    def small_files():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, len(before) // 2))
+    done = subprocess.run([sys.executable, str(ROOT / 'train.py'), *as_args({**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'init_from': 'resume'})],
+                          capture_output=True, text=True, preexec_fn=small_files)
+    assert done.returncode == 1 and 'could not save' in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert (tmp_path / 'ckpt.pt').read_bytes() == before and not (tmp_path / 'ckpt.tmp').exists()
+    train(dataset, tmp_path, init_from='auto') # and there it goes on
+
+
+@pytest.mark.parametrize('broken', ['fsync', 'replace'])
+def test_an_input_output_error_leaves_the_old_file(dataset, tmp_path, monkeypatch, broken):
+    train(dataset, tmp_path, max_iters=3)
+    before = (tmp_path / 'ckpt.pt').read_bytes()
+
+    def fails(*args):
+        raise OSError(5, 'Input/output error')
+    monkeypatch.setattr(os, broken, fails)
+    run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'init_from': 'resume'}).refused('could not save', 'Input/output error')
+    monkeypatch.undo()
+    assert (tmp_path / 'ckpt.pt').read_bytes() == before and not (tmp_path / 'ckpt.tmp').exists()
+
+
+def test_too_little_space_is_said_before_training(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(10**9, 10**9, 100))
+    run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path}).refused('a checkpoint takes', '0.0 GB free')
+    assert not (tmp_path / 'ckpt.pt').exists()
+
+
+def test_kept_checkpoints_and_the_best(dataset, tmp_path):
+    train(dataset, tmp_path, save_interval=1, keep_checkpoints=3, save_best=True)
+    assert sorted(os.listdir(tmp_path)) == ['ckpt.pt', 'ckpt_0000004.pt', 'ckpt_0000005.pt', 'ckpt_0000006.pt', 'ckpt_best.pt', 'metrics.jsonl']
+    assert_same(load_checkpoint(tmp_path / 'ckpt.pt'), load_checkpoint(tmp_path / 'ckpt_0000006.pt'))
+    vals = {e['iter']: e['val'] for e in events(tmp_path, 'eval')}
+    best = load_checkpoint(tmp_path / 'ckpt_best.pt')
+    assert best['best_val_loss'] == vals[best['iter_num']] == min(vals.values())
+
+
+def test_a_damaged_file_is_named_and_the_one_before_is_used(dataset, tmp_path):
+    train(dataset, tmp_path, save_interval=2, keep_checkpoints=2)
+    for name in ('ckpt.pt', 'ckpt_0000006.pt'):
+        os.truncate(tmp_path / name, 5000)
+    args = {**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'max_iters': 7}
+    run('train.py', **args, init_from='resume').refused('ckpt.pt cannot be read', 'ckpt_0000004.pt is good', '--init_from=auto')
+    out = run('train.py', **args, init_from='auto').out
+    assert 'going on from' in out and 'after 4 iterations' in out
+    whole = tmp_path / 'whole'
+    train(dataset, whole, max_iters=7)
+    assert_same(what_counts(whole)['model'], what_counts(tmp_path)['model'])
+
+
+def test_auto_does_not_write_over_what_it_cannot_read(dataset, tmp_path):
+    (tmp_path / 'ckpt.pt').write_bytes(b'damaged')
+    run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'init_from': 'auto'}).refused('ckpt.pt', 'move it away')
+    assert (tmp_path / 'ckpt.pt').read_bytes() == b'damaged'
+
+
+def test_training_goes_on_while_a_save_is_written(dataset, tmp_path, monkeypatch):
+    """A write that takes long holds up neither the iterations nor is it mixed with the next one."""
+    import model
+    save_checkpoint, log = model.save_checkpoint, []
+
+    def slowly(state, paths, keep):
+        log.append(('begin', state['iter_num']))
+        time.sleep(0.3)
+        save_checkpoint(state, paths, keep)
+        log.append(('end', state['iter_num'], time.monotonic()))
+    monkeypatch.setattr(model, 'save_checkpoint', slowly)
+    get_total_norm = torch.nn.utils.get_total_norm
+    updates = []
+    monkeypatch.setattr(torch.nn.utils, 'get_total_norm', lambda *a: updates.append(time.monotonic()) or get_total_norm(*a))
+    train(dataset, tmp_path, save_interval=3, eval_interval=100, max_iters=6)
+    assert [e[:2] for e in log] == [('begin', 3), ('end', 3), ('begin', 6), ('end', 6)]
+    assert updates[3] < log[1][2] # the fourth update was made before the first write ended
+    train(dataset, tmp_path / 'plain', eval_interval=100)
+    assert_same(what_counts(tmp_path)['model'], what_counts(tmp_path / 'plain')['model'])
+
+
+def test_a_spike_is_logged(dataset, tmp_path, monkeypatch):
+    import model
+    forward, calls = model.GPT.forward, []
+
+    def spiky(self, idx, targets=None):
+        logits, loss = forward(self, idx, targets)
+        calls.append(self.training)
+        return logits, loss * 3 if sum(calls) == 4 and self.training else loss
+    monkeypatch.setattr(model.GPT, 'forward', spiky)
+    out = train(dataset, tmp_path, eval_interval=100).out
+    assert [e['spike'] for e in events(tmp_path, 'log')] == [False, False, False, True, False, False]
+    assert len(re.findall(r'^iter 3: .*, a spike$', out, re.M)) == 1
