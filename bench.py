@@ -6,13 +6,12 @@ a smaller model:             python bench.py --n_layer=4 --n_head=4 --n_embd=128
 what the time goes into:     python bench.py --profile=True     (opens in TensorBoard or at ui.perfetto.dev)
 """
 import os
-import sys
 import time
 
 import numpy as np
 import torch
 
-from model import GPT, GPTConfig, load_meta, peak_flops
+from model import GPT, GPTConfig, UserError, find_data, load_meta, open_bin, peak_flops
 
 # ---- settings ----------------------------------------------------------------------------------------------------------
 batch_size = 12
@@ -33,20 +32,18 @@ _here = os.path.dirname(os.path.abspath(__file__))
 exec(open(os.path.join(_here, 'configurator.py'), encoding='utf-8').read())
 
 # ---- data and model ----------------------------------------------------------------------------------------------------
-data_dir = next((d for d in (os.path.join(p, 'data', dataset) for p in ('', _here)) if os.path.isfile(os.path.join(d, 'train.bin'))), None)
-try:
-    meta = load_meta(os.path.join(data_dir, 'meta.pkl')) if real_data and data_dir else None
-    vocab_size = meta['vocab_size'] if meta else 50304
-    model = GPT(GPTConfig(block_size, vocab_size, n_layer, n_head, n_embd, 0.0, bias)).to(device)
-except ValueError as e:
-    sys.exit(f"bench.py: {e}")
-if real_data and data_dir:
-    data = np.memmap(os.path.join(data_dir, 'train.bin'), dtype=(meta or {}).get('dtype', 'uint16'), mode='r')
-    if len(data) <= block_size:
-        sys.exit(f"bench.py: {data_dir}/train.bin has {len(data)} tokens, fewer than block_size {block_size} needs; give --real_data=False")
-else:
+meta, data = None, None
+if real_data:
+    try:
+        folder = find_data(dataset)
+        meta = load_meta(os.path.join(folder, 'meta.pkl'))
+        data = open_bin(folder, 'train', meta, block_size + 1)
+    except UserError as e:
+        print(f"timing on made-up tokens: {e}")
+vocab_size = meta['vocab_size'] if meta else 50304
+if data is None:
     data = np.random.default_rng(seed).integers(vocab_size, size=50 * block_size)
-    print("timing on made-up tokens" + (f": there is no dataset {dataset}" if real_data else ''))
+model = GPT(GPTConfig(block_size, vocab_size, n_layer, n_head, n_embd, 0.0, bias)).to(device)
 rng = np.random.default_rng(seed)
 
 def get_batch():

@@ -10,6 +10,7 @@ converted when nothing is lost (1e4 -> 10000, 1 -> 1.0), text stays as typed, --
 with one line on stderr and exit status 1.
 
 What it leaves behind, next to the settings, which are now final:
+    stop         ends the script with a sentence on stderr and status 1; what model.py refuses ends it in the same way
     config       every setting with the value in force, for checkpoints and logs
     given        names of the settings that were set by hand
     rank, local_rank, world_size    this process among those that torchrun started; 0, 0, 1 without it
@@ -17,18 +18,35 @@ What it leaves behind, next to the settings, which are now final:
     ctx          the precision of forward passes, as a context to enter
 """
 
+def stop(message):
+    """End with one line on stderr and exit status 1: whose mistake it is, what was got, what is possible, what to do."""
+    import os, sys
+    sys.exit(f"{os.path.basename(__file__)}: {' '.join(str(message).split())}")
+
+def _explain(kind, error, trace):
+    """What is printed of an error that ends the script: a sentence for what users can mend, else Python's traceback."""
+    import os, sys
+    script = os.path.basename(__file__)
+    if kind.__name__ == 'UserError':
+        print(f"{script}: {' '.join(str(error).split())}", file=sys.stderr)
+    elif kind.__name__ in ('OutOfMemoryError', 'MemoryError') or any(words in str(error) for words in ("out of memory", "can't allocate memory")):
+        s = globals().get('config', {})
+        V, C = 50304, s.get('n_embd', 768)
+        n = s.get('n_layer', 12) * 12 * C ** 2 + V * C
+        print(f"{script}: out of memory on {s.get('device')}. Training this shape takes {16 * n / 1e9:.1f} GB for weights, gradients and "
+              f"moments, and up to {8 * V * s.get('batch_size', 1) * s.get('block_size', 1024) / 1e9:.1f} GB for a micro-batch's logits. Lower "
+              f"batch_size and raise gradient_accumulation_steps as much, then lower block_size, or take a smaller model", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
 def _configure(space, argv):
     """Read argv over the settings in space, a script's globals; return (settings, names given by hand)."""
-    import ast, difflib, os, re, sys
-    script = os.path.basename(space['__file__'])
+    import ast, decimal, difflib, os, re, sys
     plain = (bool, int, float, str)
     defaults = {k: v for k, v in space.items() if not k.startswith('_') and type(v) in plain}
     settings, given = dict(defaults), {}
     at_least = dict(eval_interval=1, log_interval=1, eval_iters=1, gradient_accumulation_steps=1, batch_size=1,
                     block_size=1, n_layer=1, n_head=1, n_embd=1, num_samples=1, max_new_tokens=1, max_bad_steps=1, keep_checkpoints=1)
-
-    def stop(message):
-        sys.exit(f"{script}: {' '.join(message.split())}") # one line, whatever an exception's text has
 
     def read(path):
         try:
@@ -45,31 +63,30 @@ def _configure(space, argv):
 
     def assign(key, value, where):
         kind = bool if key == 'compile' else type(defaults[key]) # its default is the word auto
-        wanted = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'text'}[kind]
+        wanted = {bool: 'True or False' + (' or auto' if key == 'compile' else ''), int: 'a whole number', float: 'a number', str: 'text'}[kind]
+        if isinstance(value, int) and value.bit_length() > 1000:
+            value = float('inf') # too long to be shown, and refused either way
         try:
             if kind is str:
-                if not isinstance(value, (str, int, float, os.PathLike)):
-                    raise ValueError
                 result = str(value)
                 result.encode() # bytes that are not UTF-8 arrive as surrogates
+                if '\0' in result or not isinstance(value, (str, int, float, os.PathLike)):
+                    raise ValueError
             elif kind is bool:
                 result = ({'true': True, '1': True, 'false': False, '0': False} | ({'auto': 'auto'} if key == 'compile' else {}))[str(value).lower()]
             elif str(value) == 'None': # a limit of None is no limit, as 0 is
                 result = kind(0)
             else:
-                try:
-                    result = int(str(value))
-                except ValueError:
-                    result = float(str(value))
-                if kind(result) != result or abs(result) == float('inf'): # nan differs from itself
+                exact = decimal.Decimal(str(value)) # a float would round 0.99999999999999999999 to 1
+                result = kind(exact) if abs(exact) < 1e300 else float('nan')
+                if kind is int and result != exact or result != result: # nan differs from itself
                     raise ValueError
-                result = kind(result)
-        except (ValueError, KeyError, OverflowError):
+        except (ValueError, KeyError, ArithmeticError):
             stop(f"{where}: {key} takes {wanted}, as in {key}={defaults[key]!r}; got {value!r}")
         if kind in (int, float) and result < at_least.get(key, min(0, defaults[key])):
             stop(f"{where}: {key} must be at least {at_least.get(key, 0)}, got {result}")
-        if key == 'seed' and result >= 2 ** 64:
-            stop(f"{where}: seed must be below 2**64, got {result}")
+        if kind is int and result >= (2 ** 64 if key == 'seed' else 2 ** 31):
+            stop(f"{where}: {key} must be below {2 ** 64 if key == 'seed' else 2 ** 31}, got {result}")
         if key in ('dropout', 'beta1', 'beta2') and result >= 1:
             stop(f"{where}: {key} must be below 1, got {result}")
         settings[key] = given[key] = result
@@ -84,14 +101,14 @@ def _configure(space, argv):
             exec(source, after)
         except SyntaxError as e:
             stop(f"{path}, line {e.lineno}: {e.msg}; a config file is Python: key = value")
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             stop(f"{path}: {type(e).__name__}: {e}")
         stored, used = ({n.id for n in names if isinstance(n.ctx, kind)} for kind in (ast.Store, ast.Load))
         for key, value in after.items():
             if key in defaults:
                 if key in stored or value is not before[key]:
                     assign(key, value, path)
-            elif key in stored and not key.startswith('_') and key not in used:
+            elif key in stored and not key.startswith('_') and (key not in used or difflib.get_close_matches(key, defaults, 1, 0.9)):
                 unknown(key, path) # neither a setting nor a helper that the file itself uses
 
     def show_help():
@@ -126,13 +143,14 @@ def _configure(space, argv):
             else:
                 stop(f"{arg} needs a value: {arg}={defaults[key]!r}")
         assign(key, value, 'command line')
+    if settings.get('batch_size', 1) * settings.get('block_size', 1) >= 2 ** 31:
+        stop(f"batch_size {settings['batch_size']} times block_size {settings['block_size']} is more than fits any memory; lower batch_size")
     return settings, given
 
 def _settle(s, given):
     """Turn every 'auto' among the settings s into what this machine offers; return the names that scripts share."""
-    import contextlib, os, sys
+    import contextlib, os
     import torch
-    script = os.path.basename(__file__)
     rank, local_rank, world_size = (int(os.environ.get(k, d)) for k, d in (('RANK', 0), ('LOCAL_RANK', 0), ('WORLD_SIZE', 1)))
 
     # device: the accelerator if there is one
@@ -142,18 +160,18 @@ def _settle(s, given):
         s['device'] = best
     try:
         wanted = torch.device(s['device'])
-        usable = wanted.type in ('cpu', best) and (wanted.index or 0) < (torch.accelerator.device_count() if wanted.type != 'cpu' else 1)
+        usable = wanted.type in ('cpu', best) and str(wanted) == s['device'] and (wanted.index or 0) < (torch.accelerator.device_count() if wanted.type != 'cpu' else 1)
     except RuntimeError:
         usable = False
     if not usable:
         count = torch.accelerator.device_count() if accelerator else 0
         offers = ['cpu', *([best] if accelerator else []), *(f'{best}:{i}' for i in range(count))]
-        sys.exit(f"{script}: device {s['device']!r} is not on this machine, which offers {', '.join(offers)}; "
+        stop(f"device {s['device']!r} is not on this machine, which offers {', '.join(offers)}; "
                  "leave --device out to take the best")
     device, device_type = s['device'], wanted.type
     if world_size > 1 and device_type != 'cpu':
         if wanted.index is not None or local_rank >= torch.accelerator.device_count():
-            sys.exit(f"{script}: {torch.accelerator.device_count()} {device_type} device(s), device={device!r}: torchrun gives "
+            stop(f"{torch.accelerator.device_count()} {device_type} device(s), device={device!r}: torchrun gives "
                      f"each process one of its own, so give --device={device_type} and no more processes than devices")
         device = f'{device_type}:{local_rank}'
     if device_type != 'cpu' and device_type != 'mps':
@@ -164,7 +182,7 @@ def _settle(s, given):
         native = {'cuda': lambda: torch.cuda.is_bf16_supported(including_emulation=False), 'xpu': lambda: True}
         s['dtype'] = 'float32' if device_type not in native else 'bfloat16' if native[device_type]() else 'float16'
     if s['dtype'] not in ('float32', 'bfloat16', 'float16'):
-        sys.exit(f"{script}: dtype {s['dtype']!r} is not one of float32, bfloat16, float16")
+        stop(f"dtype {s['dtype']!r} is not one of float32, bfloat16, float16")
     ctx = contextlib.nullcontext() if s['dtype'] == 'float32' else torch.autocast(device_type, getattr(torch, s['dtype']))
     if s.get('deterministic'):
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # without it cuBLAS may differ from run to run
@@ -185,9 +203,13 @@ def _settle(s, given):
             except Exception as e:
                 s['compile'] = False
                 if rank == 0:
-                    print(f"not compiling, because {type(e).__name__}: {str(e).strip().splitlines()[0] if str(e).strip() else ''}")
-    if s.get('backend') == 'auto':
-        s['backend'] = 'nccl' if device_type == 'cuda' else 'gloo'
+                    print(f"not compiling, because {type(e).__name__}: {' '.join(str(e).split())[:200]}")
+    if 'backend' in s and torch.distributed.is_available():
+        if s['backend'] == 'auto':
+            s['backend'] = torch.distributed.get_default_backend_for_device(device_type)
+        able = ['gloo', 'mpi', torch.distributed.get_default_backend_for_device(device_type)]
+        if s['backend'] not in able or not torch.distributed.is_backend_available(s['backend']):
+            stop(f"backend {s['backend']!r} does not connect processes on {device_type} here; leave --backend out to take {able[-1]}")
     torch.manual_seed(s['seed'])
     if rank == 0:
         if given:
@@ -198,5 +220,9 @@ def _settle(s, given):
                 rank=rank, local_rank=local_rank, world_size=world_size)
 
 import sys as _sys
+for _stream in (_sys.stdout, _sys.stderr):
+    if hasattr(_stream, 'reconfigure'): # Windows would write files and pipes in a codepage
+        _stream.reconfigure(encoding='utf-8', errors='backslashreplace')
+_sys.excepthook = _explain
 globals().update(_settle(*_configure(globals(), _sys.argv[1:])))
-del _configure, _settle, _sys
+del _configure, _settle, _stream, _sys

@@ -10,11 +10,17 @@ import io
 import json
 import os
 import pickle
+import re
+import warnings
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+
+class UserError(ValueError):
+    """What a user can mend, in a sentence; the scripts print it without a traceback."""
 
 # ---- the network -------------------------------------------------------------------------------------------------------
 ACTIVATIONS = {
@@ -24,7 +30,7 @@ ACTIVATIONS = {
 
 @dataclass
 class GPTConfig:
-    """The shape of a GPT. Raises ValueError, in a sentence, for one that cannot be built."""
+    """The shape of a GPT. Raises UserError, in a sentence, for one that cannot be built."""
     block_size: int = 1024 # longest context, in tokens
     vocab_size: int = 50304 # GPT-2's 50257 padded to a multiple of 64, which matmul kernels like
     n_layer: int = 12
@@ -37,13 +43,18 @@ class GPTConfig:
     def __post_init__(self):
         for name in ('block_size', 'vocab_size', 'n_layer', 'n_head', 'n_embd'):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be a whole number from 1 up, got {getattr(self, name)!r}")
+                raise UserError(f"{name} must be a whole number from 1 up, got {getattr(self, name)!r}")
+        if type(self.bias) is not bool:
+            raise UserError(f"bias must be True or False, got {self.bias!r}")
+        if self.n_layer * max(self.n_embd, 1000) ** 2 + (self.vocab_size + self.block_size) * self.n_embd > 1e12:
+            raise UserError(f"n_layer {self.n_layer}, n_embd {self.n_embd}, block_size {self.block_size} and vocab_size {self.vocab_size} "
+                            "come to more parameters than fit any machine")
         if self.n_embd % self.n_head:
             fits = [n for n in range(1, self.n_embd + 1) if self.n_embd % n == 0]
-            raise ValueError(f"n_embd {self.n_embd} cannot be shared among n_head {self.n_head} heads; "
+            raise UserError(f"n_embd {self.n_embd} cannot be shared among n_head {self.n_head} heads; "
                              f"n_head may be {', '.join(map(str, fits))}")
         if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation {self.activation!r} is not one of {', '.join(ACTIVATIONS)}")
+            raise UserError(f"activation {self.activation!r} is not one of {', '.join(ACTIVATIONS)}")
 
 class LayerNorm(nn.LayerNorm):
     """torch's, with nanoGPT's two arguments."""
@@ -122,11 +133,11 @@ class GPT(nn.Module):
         """
         idx, targets: (B, T) token ids; a target of -1 counts for nothing. Returns (logits, loss): with targets all logits
         (B, T, V) and the mean cross-entropy in nats, without them only the last position's logits (B, 1, V) and None.
-        Raises ValueError if T exceeds block_size.
+        Raises UserError if T exceeds block_size.
         """
         T = idx.size(1)
         if T > self.config.block_size:
-            raise ValueError(f"got {T} tokens, but the model reads at most {self.config.block_size} at once; crop them")
+            raise UserError(f"got {T} tokens, but the model reads at most {self.config.block_size} at once; crop them")
         position = torch.arange(T, device=idx.device)
         x = self.transformer.drop(self.transformer.wte(idx) + self.transformer.wpe(position)) # (B, T, C)
         for block in self.transformer.h:
@@ -147,7 +158,7 @@ class GPT(nn.Module):
         try:
             model.load_state_dict(state, assign=True)
         except (RuntimeError, AttributeError) as e:
-            raise ValueError(f"the weights do not fit {config}: {' '.join(str(e).split())[:300]}") from e
+            raise UserError(f"the weights do not fit {config}: {' '.join(str(e).split())[:300]}") from e
         model.tie_weights()
         return model.requires_grad_()
 
@@ -157,18 +168,18 @@ class GPT(nn.Module):
         try:
             config = GPTConfig(**{**checkpoint['model_args'], **(override_args or {})})
         except TypeError as e:
-            raise ValueError(f"the checkpoint's model_args are not this model's: {e}") from e
+            raise UserError(f"the checkpoint's model_args are not this model's: {e}") from e
         return cls.from_state(config, checkpoint['model'])
 
     @classmethod
     def from_pretrained(cls, model_type, override_args=None):
         """
         The weights of a GPT-2 in transformers' format: a hub name such as 'gpt2-xl', fetched once by huggingface_hub, or a
-        folder with config.json and *.safetensors. Only dropout may be overridden. Raises ValueError with what is wrong.
+        folder with config.json and *.safetensors. Only dropout may be overridden. Raises UserError with what is wrong.
         """
         more = set(override_args or {}) - {'dropout'}
         if more:
-            raise ValueError(f"only dropout may be overridden, got {', '.join(sorted(more))}")
+            raise UserError(f"only dropout may be overridden, got {', '.join(sorted(more))}")
         folder = model_type
         try:
             from safetensors.torch import load_file
@@ -183,9 +194,9 @@ class GPT(nn.Module):
             if not state:
                 raise FileNotFoundError(f"no model*.safetensors in {folder}")
         except ImportError as e:
-            raise ValueError(f"{model_type} needs the package {e.name}: pip install transformers") from e
+            raise UserError(f"{model_type} needs the package {e.name}: pip install transformers") from e
         except Exception as e: # what the hub, its cache and half a file raise is anyone's guess
-            raise ValueError(f"{model_type!r} is neither a folder with config.json and model.safetensors nor to be had from "
+            raise UserError(f"{model_type!r} is neither a folder with config.json and model.safetensors nor to be had from "
                              f"the hub ({type(e).__name__}: {' '.join(str(e).split('. ')[0].split())})") from e
         activation = {'gelu': 'gelu', 'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh'}
         odd = {}
@@ -198,7 +209,7 @@ class GPT(nn.Module):
         except (KeyError, TypeError, AttributeError) as e:
             odd = odd or {'config.json': f'lacks or has an unknown {e}'}
         if odd:
-            raise ValueError(f"{model_type} is no GPT-2 of the kind that this model computes: {odd}")
+            raise UserError(f"{model_type} is no GPT-2 of the kind that this model computes: {odd}")
         matrices = ('attn.c_attn.weight', 'attn.c_proj.weight', 'mlp.c_fc.weight', 'mlp.c_proj.weight')
         for name in list(state): # theirs multiply from the right, so the four matrices of a block are transposed
             tensor = state.pop(name).float()
@@ -209,9 +220,9 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def crop_block_size(self, block_size):
-        """Forget the positions from block_size on. Raises ValueError if the model never had that many."""
+        """Forget the positions from block_size on. Raises UserError if the model never had that many."""
         if not 1 <= block_size <= self.config.block_size:
-            raise ValueError(f"block_size {block_size} is not within the model's 1 to {self.config.block_size}")
+            raise UserError(f"block_size {block_size} is not within the model's 1 to {self.config.block_size}")
         self.config.block_size = block_size
         self.transformer.wpe = nn.Embedding.from_pretrained(self.transformer.wpe.weight[:block_size].clone(), freeze=False)
 
@@ -251,7 +262,7 @@ class GPT(nn.Module):
 
 def pick(logits, temperature, top_k=None):
     """One token id a row, (B, 1), from logits (B, V)."""
-    if temperature == 0:
+    if temperature < 1e-6: # below that the division would overflow
         return logits.argmax(-1, keepdim=True)
     if top_k:
         kth = logits.topk(min(top_k, logits.size(-1))).values[:, -1:]
@@ -261,40 +272,52 @@ def pick(logits, temperature, top_k=None):
 # Dense peaks in TFLOP/s by a part of the device's name: bfloat16 or float16 with float32 sums, and float32 through TF32.
 # From NVIDIA's data sheets and architecture papers; the first match counts.
 PEAKS = [('B200', 2250, 1125), ('H200', 989, 494), ('H100 PCIe', 756, 378), ('H100 NVL', 835, 417), ('H100', 989, 494),
-         ('GH200', 989, 494), ('A100', 312, 156), ('A800', 312, 156), ('L40S', 362, 183), ('L40', 181, 90), ('L4', 121, 60),
+         ('GH200', 989, 494), ('GB200', 2250, 1125), ('A100', 312, 156), ('A800', 312, 156), ('L40S', 362, 183), ('L40', 181, 90), ('L4', 121, 60),
          ('A10G', 70, 35), ('A10', 125, 62), ('RTX A6000', 155, 77), ('RTX 6000 Ada', 364, 182), ('RTX 5090', 209, 105),
          ('RTX 4090', 165, 83), ('RTX 4080', 97, 49), ('RTX 3090', 71, 36), ('RTX 3080', 59, 30), ('V100', 125, 15.7), ('T4', 65, 8.1)]
 
 def peak_flops(device, dtype):
     """The peak of a CUDA device in FLOP/s for 'bfloat16', 'float16' or 'float32'; None where it is not known."""
     name = torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda' else ''
-    return next((1e12 * (tf32 if dtype == 'float32' else half) for part, half, tf32 in PEAKS if part in name), None)
+    return next((1e12 * (tf32 if dtype == 'float32' else half) for part, half, tf32 in PEAKS if re.search(rf'\b{part}\b', name) and 'Laptop' not in name), None)
 
 # ---- files and text ------------------------------------------------------------------------------------------------------
 def load_checkpoint(path):
     """
     The dict in a ckpt.pt, its tensors on the CPU, its parameter names without compile's prefix. Nothing in the file is
-    executed. Raises ValueError for a file that is missing, cut short, not a checkpoint, or that wants to run code.
+    executed. Raises UserError for a file that is missing, cut short, not a checkpoint, or that wants to run code.
     """
+    table = (dict, type(None))
+    kinds = dict(model=dict, model_args=dict, config=dict, optimizer=table, codec=table, progress=dict, scaler=dict, iter_num=int)
     try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-        missing = {'model', 'model_args'} - set(checkpoint)
+        with warnings.catch_warnings(record=True): # torch's about foreign files would stand beside the error
+            checkpoint = {'config': {}, 'iter_num': 0, 'best_val_loss': 1e9, **torch.load(path, map_location='cpu', weights_only=True)}
+        missing = [k for k in ('model', 'model_args') if k not in checkpoint]
+        odd = [f"lacks {', '.join(missing)}"] if missing else []
+        odd += [f"has {k} of type {type(checkpoint[k]).__name__}" for k in kinds if k in checkpoint and not isinstance(checkpoint[k], kinds[k])]
+        if not odd:
+            checkpoint['best_val_loss'] = float(checkpoint['best_val_loss']) # nanoGPT's is a tensor
+            checkpoint['model'] = {k.removeprefix('_orig_mod.'): v.float() for k, v in checkpoint['model'].items()
+                                   if not k.endswith('.attn.bias')} # the causal mask that old files carry
+            odd = [f"has weights in {k} that are not finite numbers" for k, v in checkpoint['model'].items() if not v.isfinite().all()]
+            if checkpoint['iter_num'] < 0 or not {int, float} >= set(map(type, checkpoint.get('progress', {}).values())):
+                odd += ["has counts in iter_num or progress that are none"]
+            if checkpoint.get('codec') is not None:
+                check_codec(checkpoint['codec'], checkpoint['model_args']['vocab_size'])
     except FileNotFoundError as e:
-        raise ValueError(f"there is no checkpoint {path}; train first, or give the right --out_dir") from e
+        raise UserError(f"there is no checkpoint {path}; train first, or give the right --out_dir") from e
     except pickle.UnpicklingError as e:
-        raise ValueError(f"{path} is damaged, or holds more than tensors and plain values and might run code: not loaded") from e
+        raise UserError(f"{path} is damaged, or holds more than tensors and plain values and might run code: not loaded") from e
     except Exception as e: # what a cut or foreign file raises depends on where it is cut
-        raise ValueError(f"{path} cannot be read, it is cut short, damaged or no checkpoint ({type(e).__name__})") from e
-    if missing:
-        raise ValueError(f"{path} is no checkpoint of a GPT: it lacks {', '.join(sorted(missing))}")
-    checkpoint['model'] = {k.removeprefix('_orig_mod.'): v for k, v in checkpoint['model'].items()
-                           if not k.endswith('.attn.bias')} # the causal mask that old files carry
+        raise UserError(f"{path} cannot be read, it is cut short, damaged or no checkpoint ({type(e).__name__}: {str(e)[:200]})") from e
+    if odd:
+        raise UserError(f"{path} is no checkpoint of a GPT: it {', '.join(odd[:3])}")
     return checkpoint
 
 def newest_checkpoint(out_dir):
     """
     (path, checkpoint, problem): the newest checkpoint in out_dir that is whole, or None, None; problem says in a sentence
-    which newer file is not, or that there is none at all. Raises ValueError if there are files and none is whole.
+    which newer file is not, or that there is none at all. Raises UserError if there are files and none is whole.
     """
     kept = sorted(glob.glob(os.path.join(glob.escape(out_dir), 'ckpt_[0-9]*.pt')), reverse=True)
     names = ('ckpt_last.pt', 'ckpt.pt') # the first is there only while it is the newer one
@@ -302,10 +325,10 @@ def newest_checkpoint(out_dir):
     for path in filter(os.path.exists, [*(os.path.join(out_dir, n) for n in names), *kept, os.path.join(out_dir, 'ckpt_best.pt')]):
         try:
             return path, load_checkpoint(path), problem
-        except ValueError as e:
+        except UserError as e:
             problem = problem or str(e)
     if problem:
-        raise ValueError(problem + '; move it away to start anew')
+        raise UserError(problem + '; move it away to start anew')
     return None, None, f"there is no checkpoint in {out_dir!r} to resume from; give the --out_dir of a run, or --init_from=auto to start one"
 
 def on_host(x):
@@ -351,17 +374,44 @@ class PlainUnpickler(pickle.Unpickler):
     def find_class(self, module, name):
         raise pickle.UnpicklingError(f"it wants to import {module}.{name}")
 
+def find_data(dataset):
+    """The folder of a dataset: data/dataset here, or else beside this file. Raises UserError if there is none."""
+    places = [os.path.join(p, 'data', dataset) for p in ('', os.path.dirname(os.path.abspath(__file__)))]
+    for folder in filter(os.path.isdir, places):
+        return folder
+    there = sorted(os.path.basename(os.path.dirname(p)) for p in glob.glob(os.path.join(os.path.dirname(places[1]), '*', 'prepare.py')))
+    raise UserError(f"there is no dataset {dataset!r}, neither {' nor '.join(places)}; there is {', '.join(there)}, or a folder of your own")
+
+def open_bin(folder, split, meta, least=1):
+    """A split's ids, mapped from the disk. Raises UserError if the file is missing, cut short, or has fewer than least."""
+    path, dtype = os.path.join(folder, f'{split}.bin'), np.dtype((meta or {}).get('dtype', 'uint16'))
+    if not os.path.isfile(path):
+        script = os.path.join(folder, 'prepare.py')
+        raise UserError(f"{path} is missing: run python {script if os.path.exists(script) else 'data/prepare.py TEXT --name=NAME'}")
+    size = os.path.getsize(path)
+    if size == 0 or size % dtype.itemsize:
+        raise UserError(f"{path} has {size} bytes, no whole number of {dtype} tokens: it is cut short or of another kind, prepare it again")
+    if size < least * dtype.itemsize:
+        raise UserError(f"{path} has {size // dtype.itemsize} tokens, fewer than block_size {least - 1} and the one to predict; give a smaller --block_size")
+    return np.memmap(path, dtype=dtype, mode='r')
+
+def check_codec(meta, vocab_size):
+    """Raise TypeError or KeyError unless the tables of a meta.pkl have one text for each of vocab_size ids."""
+    V, stoi, itos = (meta[k] for k in ('vocab_size', 'stoi', 'itos'))
+    if not (type(V) is int and V == vocab_size == len(itos) > 0 and meta.get('dtype', 'uint16') in ('uint16', 'uint32')
+            and all(type(itos[i]) is str for i in range(V)) and all(type(s) is str and type(i) is int and 0 <= i < V for s, i in stoi.items())):
+        raise TypeError(f"its tables stoi and itos do not pair text with the ids below {vocab_size}")
+
 def load_meta(path):
-    """The dict in a meta.pkl; None if there is no such file, which means GPT-2 BPE. Raises ValueError for a bad one."""
+    """The dict in a meta.pkl; None if there is no such file, which means GPT-2 BPE. Raises UserError for a bad one."""
     if not os.path.exists(path):
         return None
     try:
         with open(path, 'rb') as f:
             meta = PlainUnpickler(io.BytesIO(f.read())).load()
-        if not (type(meta['vocab_size']) is int and meta.get('dtype', 'uint16') in ('uint16', 'uint32') and {str, int} >= set(map(type, meta['stoi'])) | set(map(type, meta['itos']))):
-            raise TypeError('its tables are of other types')
+        check_codec(meta, meta['vocab_size'])
     except Exception as e:
-        raise ValueError(f"{path} is no meta.pkl of plain data ({type(e).__name__}: {e}): not loaded") from e
+        raise UserError(f"{path} is no meta.pkl of plain data ({type(e).__name__}: {e}): not loaded") from e
     return meta
 
 def get_codec(meta):
@@ -370,16 +420,16 @@ def get_codec(meta):
         try:
             import tiktoken
         except ImportError as e:
-            raise ValueError("text in GPT-2 BPE needs the package tiktoken: pip install tiktoken") from e
+            raise UserError("text in GPT-2 BPE needs the package tiktoken: pip install tiktoken") from e
         try:
             bpe = tiktoken.get_encoding('gpt2')
         except Exception as e: # no network, in one of many forms
-            raise ValueError(f"tiktoken could not fetch GPT-2's tables ({type(e).__name__})") from e
-        return (lambda text: bpe.encode(text, allowed_special={'<|endoftext|>'})), bpe.decode
+            raise UserError(f"tiktoken could not fetch GPT-2's tables ({type(e).__name__})") from e
+        return (lambda text: bpe.encode(text, allowed_special={'<|endoftext|>'})), lambda ids: bpe.decode([i for i in ids if i < bpe.n_vocab])
     stoi, itos = meta['stoi'], meta['itos']
     def encode(text):
         unknown = sorted(set(text) - set(stoi))
         if unknown:
-            raise ValueError(f"the model never saw {' '.join(map(repr, unknown))}; it knows {''.join(sorted(stoi))!r}")
+            raise UserError(f"the model never saw {' '.join(map(repr, unknown))}; it knows {''.join(sorted(stoi))!r}")
         return [stoi[c] for c in text]
     return encode, lambda ids: ''.join(itos[i] for i in ids)

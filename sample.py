@@ -6,7 +6,6 @@ OpenAI's weights:          python sample.py --init_from=gpt2-xl --start="What is
 a prompt from a file:      python sample.py --start=FILE:prompt.txt
 """
 import os
-import sys
 
 import torch
 
@@ -28,31 +27,26 @@ _here = os.path.dirname(os.path.abspath(__file__))
 exec(open(os.path.join(_here, 'configurator.py'), encoding='utf-8').read())
 
 # ---- model and text ----------------------------------------------------------------------------------------------------
-def stop(message):
-    sys.exit(f"sample.py: {message}")
-
-try:
-    if init_from == 'resume':
-        paths = [os.path.join(out_dir, name) for name in ('ckpt.pt', 'ckpt_last.pt')]
-        checkpoint = load_checkpoint(next((p for p in paths if os.path.exists(p)), paths[0]))
-        model = GPT.from_checkpoint(checkpoint, dict(dropout=0.0))
-        if 'codec' in checkpoint:
-            codec = checkpoint['codec']
-        else: # written by nanoGPT: the tables are with the data, if at all
-            data_dir = os.path.join('data', checkpoint.get('config', {}).get('dataset', ''))
-            codec = load_meta(os.path.join(data_dir, 'meta.pkl')) or load_meta(os.path.join(_here, data_dir, 'meta.pkl'))
-            if not (codec['vocab_size'] == model.config.vocab_size if codec else model.config.vocab_size >= 50257):
-                found = f"is of other data, with one of {codec['vocab_size']}" if codec else "is missing"
-                stop(f"the model has a vocabulary of {model.config.vocab_size}; {data_dir}/meta.pkl, which should say what it is, {found}")
-    else:
-        model, codec = GPT.from_pretrained(init_from, dict(dropout=0.0)), None
-    encode, decode = get_codec(codec)
-    if start.startswith('FILE:'):
+if init_from == 'resume':
+    paths = [os.path.join(out_dir, name) for name in ('ckpt.pt', 'ckpt_last.pt')]
+    checkpoint = load_checkpoint(next((p for p in paths if os.path.exists(p)), paths[0]))
+    model = GPT.from_checkpoint(checkpoint, dict(dropout=0.0))
+    metas = [os.path.join(p, 'data', str(checkpoint['config'].get('dataset', '')), 'meta.pkl') for p in ('', _here)]
+    codec = (checkpoint['codec'] if 'codec' in checkpoint # else written by nanoGPT: the tables are with the data, if at all
+             else load_meta(next(filter(os.path.exists, metas), metas[0])))
+    if not (codec['vocab_size'] == model.config.vocab_size if codec else model.config.vocab_size >= 50257):
+        found = f"is of other data, with one of {codec['vocab_size']}" if codec else "is missing"
+        stop(f"the model has a vocabulary of {model.config.vocab_size}; {metas[0]}, which should say what it is, {found}")
+else:
+    model, codec = GPT.from_pretrained(init_from, dict(dropout=0.0)), None
+encode, decode = get_codec(codec)
+if start.startswith('FILE:'):
+    try:
         with open(start[5:], encoding='utf-8') as f:
             start = f.read()
-    prompt = encode(start)
-except (ValueError, OSError) as e: # of which UnicodeDecodeError is one
-    stop(e)
+    except (OSError, UnicodeDecodeError) as e:
+        stop(f"cannot read the prompt's file {start[5:]!r} ({e}); give a UTF-8 text file")
+prompt = encode(start)
 if not prompt:
     stop("start is empty; give at least one character, or <|endoftext|> with a GPT-2")
 if max(prompt) >= model.config.vocab_size:
@@ -61,9 +55,6 @@ print(f"number of parameters: {model.get_num_params() / 1e6:.2f}M")
 model.to(device).eval()
 if compile:
     model.compile()
-
-if hasattr(sys.stdout, 'reconfigure'): # Windows would encode what goes to a file or pipe in a codepage
-    sys.stdout.reconfigure(encoding='utf-8')
 
 # ---- samples -----------------------------------------------------------------------------------------------------------
 x = torch.tensor([prompt], device=device) # (1, T)

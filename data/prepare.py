@@ -22,7 +22,7 @@ SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/
                '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
 
 def stop(message):
-    sys.exit(f"prepare.py: {message}")
+    sys.exit(f"prepare.py: {' '.join(str(message).split())}")
 
 def write_whole(path, data):
     """Write bytes under another name first, so that path never holds a part of them."""
@@ -147,10 +147,12 @@ def main():
     parser.add_argument('--name', required=True, help="the dataset's name, a folder under data/")
     parser.add_argument('--tokenizer', default='char', choices=['char', 'gpt2'])
     args = parser.parse_args()
-    if not args.name:
-        parser.error("--name is empty")
+    if args.name in ('', '.', '..') or args.name != os.path.basename(args.name):
+        parser.error(f"--name {args.name!r} is no name of a folder under data/")
     texts = [text for text in map(read_text, files_of(args.paths)) if text.strip()]
     enough(''.join(texts), ', '.join(args.paths))
+    if args.tokenizer == 'char' and len(set().union(*texts)) > 65535:
+        stop("there are more characters than uint16 has ids; give --tokenizer=gpt2")
     if len(texts) < 10:
         train, val = zip(*map(parted, texts), strict=True)
     else:
@@ -165,7 +167,10 @@ def main():
             os.remove(os.path.join(folder, 'meta.pkl'))
     else:
         write_chars(folder, '\n'.join(train), '\n'.join(val))
-    print(f"now: python train.py config/train_shakespeare_char.py --dataset={args.name} --out_dir=out-{os.path.basename(args.name)}")
+    print(f"now: python train.py config/train_shakespeare_char.py --dataset={args.name} --out_dir=out-{args.name}")
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except OSError as e:
+        stop(e)

@@ -84,6 +84,9 @@ def run(script, *args, cwd=None, **settings):
                 if isinstance(e.code, str):
                     print(e.code, file=sys.stderr)
                 code = 1 if isinstance(e.code, str) else (e.code or 0)
+            except Exception:
+                sys.excepthook(*sys.exc_info())
+                code = 1
     finally:
         os.chdir(cwd_before)
         sys.argv, sys.path[:], sys.excepthook = argv, path_before, excepthook

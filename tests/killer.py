@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import torch # noqa: E402
-import tqdm # noqa: E402, F401 the children need it
+import tqdm # noqa: E402, F401 here so that the children need not
 
 from model import load_checkpoint, newest_checkpoint # noqa: E402
 
@@ -57,10 +57,10 @@ def main(kills, folder, dataset):
     while killed < kills:
         before = newest_checkpoint(out_dir)[1]
         pid = start(out_dir, dataset)
-        time.sleep(rng.uniform(0, 0.5 * duration))
+        time.sleep(rng.uniform(0, 0.3 * duration))
         give_up = time.monotonic() + duration
         while killed % 2 and not (out_dir / 'ckpt.tmp').exists() and time.monotonic() < give_up:
-            pass # every other kill waits for a write to begin
+            time.sleep(0.0005) # every other kill waits for a write to begin
         os.kill(pid, signal.SIGKILL)
         status = os.waitpid(pid, 0)[1]
         _, after, problem = newest_checkpoint(out_dir)

@@ -36,7 +36,10 @@ def load(source):
         kind = next((k for k in files if files[k]), None)
         if not kind:
             stop(f"there is no .parquet or .jsonl file in {source}")
-        return load_dataset(kind, data_files=files[kind], split='train')
+        try:
+            return load_dataset(kind, data_files=files[kind], split='train')
+        except Exception as e: # half a file, or none of its kind
+            stop(f"cannot read the {kind} files in {source} ({type(e).__name__}: {str(e)[:200]})")
     errors = []
     for revision in ('main', 'refs/convert/parquet'): # the hub's own conversion, should main hold a script again
         try:
@@ -57,11 +60,13 @@ if __name__ == '__main__': # datasets may start processes that import this file
     os.makedirs(args.out, exist_ok=True)
     bpe = gpt2_bpe()
     free = shutil.disk_usage(args.out).free / 1e9
-    if not args.source and not args.max_docs and free < 20:
+    if not args.source and not args.max_docs and free < 75:
         stop(f"{free:.0f} GB are free here, but the bins need 17 GB and the download 55 GB; free some, or give --max_docs")
     docs = load(args.source)
-    if 'text' not in docs.column_names:
-        stop(f"{args.source or 'the dataset'} has no field 'text', only {', '.join(docs.column_names)}")
+    if len(docs) < 2:
+        stop(f"{args.source or 'the dataset'} has {len(docs)} documents, which cannot be split")
+    if getattr(docs.features.get('text'), 'dtype', None) not in ('string', 'large_string'):
+        stop(f"{args.source or 'the dataset'} has no field 'text' of strings, only {', '.join(docs.column_names)}")
     if args.max_docs:
         docs = docs.shuffle(seed=2357).select(range(min(args.max_docs, len(docs))))
     parts = docs.train_test_split(test_size=0.0005, seed=2357, shuffle=True) # nanoGPT's split
