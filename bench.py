@@ -32,17 +32,21 @@ _here = os.path.dirname(os.path.abspath(__file__))
 exec(open(os.path.join(_here, 'configurator.py'), encoding='utf-8').read())
 
 # ---- data and model ----------------------------------------------------------------------------------------------------
-meta, data = None, None
-if real_data:
-    try:
-        folder = find_data(dataset)
-        meta = load_meta(os.path.join(folder, 'meta.pkl'))
-        data = open_bin(folder, 'train', meta, block_size + 1)
-    except UserError as e:
-        print(f"timing on made-up tokens: {e}")
-vocab_size = meta['vocab_size'] if meta else 50304
-if data is None:
+try:
+    folder = find_data(dataset)
+except UserError as e:
+    folder = ''
+    print(e)
+if real_data and os.path.exists(os.path.join(folder, 'train.bin')):
+    meta = load_meta(os.path.join(folder, 'meta.pkl'))
+    vocab_size = meta['vocab_size'] if meta else 50304
+    data = open_bin(folder, 'train', meta, block_size + 1)
+    if data[:10_000_000].max() >= vocab_size:
+        stop(f"train.bin in {folder} holds the id {data[:10_000_000].max()}, but the vocabulary ends at {vocab_size - 1}; prepare it again")
+else:
+    vocab_size = 50304
     data = np.random.default_rng(seed).integers(vocab_size, size=50 * block_size)
+    print("timing on made-up tokens")
 model = GPT(GPTConfig(block_size, vocab_size, n_layer, n_head, n_embd, 0.0, bias)).to(device)
 rng = np.random.default_rng(seed)
 

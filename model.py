@@ -288,7 +288,8 @@ def load_checkpoint(path):
     executed. Raises UserError for a file that is missing, cut short, not a checkpoint, or that wants to run code.
     """
     table = (dict, type(None))
-    kinds = dict(model=dict, model_args=dict, config=dict, optimizer=table, codec=table, progress=dict, scaler=dict, iter_num=int)
+    kinds = dict(model=dict, model_args=dict, config=dict, optimizer=table, codec=table, progress=dict, scaler=dict, iter_num=int,
+                 best_val_loss=(int, float, torch.Tensor)) # nanoGPT's is a tensor
     try:
         with warnings.catch_warnings(record=True): # torch's about foreign files would stand beside the error
             checkpoint = {'config': {}, 'iter_num': 0, 'best_val_loss': 1e9, **torch.load(path, map_location='cpu', weights_only=True)}
@@ -296,10 +297,11 @@ def load_checkpoint(path):
         odd = [f"lacks {', '.join(missing)}"] if missing else []
         odd += [f"has {k} of type {type(checkpoint[k]).__name__}" for k in kinds if k in checkpoint and not isinstance(checkpoint[k], kinds[k])]
         if not odd:
-            checkpoint['best_val_loss'] = float(checkpoint['best_val_loss']) # nanoGPT's is a tensor
-            checkpoint['model'] = {k.removeprefix('_orig_mod.'): v.float() for k, v in checkpoint['model'].items()
+            checkpoint['best_val_loss'] = float(checkpoint['best_val_loss'])
+            checkpoint['model'] = {k.removeprefix('_orig_mod.'): v.float() if v.is_floating_point() else v for k, v in checkpoint['model'].items()
                                    if not k.endswith('.attn.bias')} # the causal mask that old files carry
-            odd = [f"has weights in {k} that are not finite numbers" for k, v in checkpoint['model'].items() if not v.isfinite().all()]
+            odd = [f"has weights in {k} that are not finite numbers" for k, v in checkpoint['model'].items()
+                   if not (v.is_floating_point() and v.isfinite().all())]
             if checkpoint['iter_num'] < 0 or not {int, float} >= set(map(type, checkpoint.get('progress', {}).values())):
                 odd += ["has counts in iter_num or progress that are none"]
             if checkpoint.get('codec') is not None:

@@ -280,7 +280,7 @@ def test_prompts(box, start, content, words):
     ('train from a folder without weights', 'train.py', dict(init_from='./empty'), ['./empty', 'config.json']),
     ('sample from a folder without weights', 'sample.py', dict(init_from='empty'), ['empty', 'config.json']),
     ('sample from a folder of a strange kind', 'sample.py', dict(init_from='strange'), ['strange']),
-    ('a model that is not in the cache', 'train.py', dict(init_from='gpt2-xxl'), ['gpt2-xxl']),
+    ('a model that is not in the cache', 'train.py', dict(init_from='nobody/gpt2-xxl'), ['gpt2-xxl']),
     ('nonsense as a model', 'sample.py', dict(init_from='no such/model/!'), ['no such/model/!']),
     ('a folder for a checkpoint', 'sample.py', dict(out_dir='folder'), ['ckpt.pt']),
     ('a folder for a checkpoint, resumed', 'train.py', dict(out_dir='folder', init_from='auto'), ['ckpt.pt']),
