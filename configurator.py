@@ -30,12 +30,10 @@ def _explain(kind, error, trace):
     if kind.__name__ == 'UserError':
         print(f"{script}: {' '.join(str(error).split())}", file=sys.stderr)
     elif kind.__name__ in ('OutOfMemoryError', 'MemoryError') or any(words in str(error) for words in ("out of memory", "can't allocate memory")):
-        s = globals().get('config', {})
-        V, C = 50304, s.get('n_embd', 768)
-        n = s.get('n_layer', 12) * 12 * C ** 2 + V * C
-        print(f"{script}: out of memory on {s.get('device')}. Training this shape takes {16 * n / 1e9:.1f} GB for weights, gradients and "
-              f"moments, and up to {8 * V * s.get('batch_size', 1) * s.get('block_size', 1024) / 1e9:.1f} GB for a micro-batch's logits. Lower "
-              f"batch_size and raise gradient_accumulation_steps as much, then lower block_size, or take a smaller model", file=sys.stderr)
+        C, L, B, T = (globals().get('config', {}).get(k, v) for k, v in (('n_embd', 768), ('n_layer', 12), ('batch_size', 1), ('block_size', 1024)))
+        print(f"{script}: out of memory. Training this shape takes {16 * (12 * L * C * C + 50304 * C) / 1e9:.1f} GB for weights, gradients "
+              f"and moments, and up to {8 * 50304 * B * T / 1e9:.1f} GB for a micro-batch's logits. Lower batch_size and raise "
+              "gradient_accumulation_steps as much, then lower block_size, or take a smaller model", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
 
@@ -45,8 +43,8 @@ def _configure(space, argv):
     plain = (bool, int, float, str)
     defaults = {k: v for k, v in space.items() if not k.startswith('_') and type(v) in plain}
     settings, given = dict(defaults), {}
-    at_least = dict(eval_interval=1, log_interval=1, eval_iters=1, gradient_accumulation_steps=1, batch_size=1,
-                    block_size=1, n_layer=1, n_head=1, n_embd=1, num_samples=1, max_new_tokens=1, max_bad_steps=1, keep_checkpoints=1)
+    from_one_up = ('eval_interval log_interval eval_iters gradient_accumulation_steps batch_size block_size n_layer n_head n_embd '
+                   'num_samples max_new_tokens max_bad_steps keep_checkpoints').split()
 
     def read(path):
         try:
@@ -83,12 +81,10 @@ def _configure(space, argv):
                     raise ValueError
         except (ValueError, KeyError, ArithmeticError):
             stop(f"{where}: {key} takes {wanted}, as in {key}={defaults[key]!r}; got {value!r}")
-        if kind in (int, float) and result < at_least.get(key, min(0, defaults[key])):
-            stop(f"{where}: {key} must be at least {at_least.get(key, 0)}, got {result}")
-        if kind is int and result >= (2 ** 64 if key == 'seed' else 2 ** 31):
-            stop(f"{where}: {key} must be below {2 ** 64 if key == 'seed' else 2 ** 31}, got {result}")
-        if key in ('dropout', 'beta1', 'beta2') and result >= 1:
-            stop(f"{where}: {key} must be below 1, got {result}")
+        least = 1 if key in from_one_up else min(0, defaults[key]) if kind in (int, float) else result
+        below = 1 if key in ('dropout', 'beta1', 'beta2') else 2 ** 64 if key == 'seed' else 2 ** 31 if kind is int else None
+        if result < least or below is not None and result >= below:
+            stop(f"{where}: {key} must be at least {least}{f' and below {below}' if below else ''}, got {result}")
         settings[key] = given[key] = result
 
     def run_file(path):
@@ -155,27 +151,19 @@ def _settle(s, given):
 
     # device: the accelerator if there is one
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    best = accelerator.type if accelerator else 'cpu'
+    offers = ['cpu', *([accelerator.type] + [f'{accelerator.type}:{i}' for i in range(torch.accelerator.device_count())] if accelerator else [])]
     if s['device'] == 'auto':
-        s['device'] = best
-    try:
-        wanted = torch.device(s['device'])
-        usable = wanted.type in ('cpu', best) and str(wanted) == s['device'] and (wanted.index or 0) < (torch.accelerator.device_count() if wanted.type != 'cpu' else 1)
-    except RuntimeError:
-        usable = False
-    if not usable:
-        count = torch.accelerator.device_count() if accelerator else 0
-        offers = ['cpu', *([best] if accelerator else []), *(f'{best}:{i}' for i in range(count))]
-        stop(f"device {s['device']!r} is not on this machine, which offers {', '.join(offers)}; "
-                 "leave --device out to take the best")
-    device, device_type = s['device'], wanted.type
+        s['device'] = offers[:2][-1]
+    if s['device'] not in offers:
+        stop(f"device {s['device']!r} is not on this machine, which offers {', '.join(offers)}; leave --device out to take the best")
+    device, device_type = s['device'], s['device'].split(':')[0]
     if world_size > 1 and device_type != 'cpu':
-        if wanted.index is not None or local_rank >= torch.accelerator.device_count():
-            stop(f"{torch.accelerator.device_count()} {device_type} device(s), device={device!r}: torchrun gives "
-                     f"each process one of its own, so give --device={device_type} and no more processes than devices")
         device = f'{device_type}:{local_rank}'
-    if device_type != 'cpu' and device_type != 'mps':
-        torch.accelerator.set_device_index(torch.device(device).index or 0)
+        if s['device'] != device_type or device not in offers:
+            stop(f"device {s['device']!r} with {len(offers) - 2} of {device_type}: torchrun gives each process one of its own, so give "
+                 f"--device={device_type} and no more processes than devices")
+    if device_type in ('cuda', 'xpu'):
+        torch.accelerator.set_device_index(int(device.partition(':')[2] or 0))
 
     # precision: bfloat16 where the device itself computes in it, emulation does not count
     if s['dtype'] == 'auto':
