@@ -47,6 +47,14 @@ def weights(out_dir):
     return load_checkpoint(out_dir / 'ckpt.pt')['model']
 
 
+def written_at(path):
+    """When a file was last written; None if it is not there."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
 def main(kills, folder, dataset):
     folder, rng = Path(folder), random.Random(0)
     t0 = time.monotonic()
@@ -55,12 +63,15 @@ def main(kills, folder, dataset):
     killed = in_a_save = arrived = 0
     out_dir = folder / 'run0'
     while killed < kills:
-        before = newest_checkpoint(out_dir)[1]
+        before, tmp_before = newest_checkpoint(out_dir)[1], written_at(out_dir / 'ckpt.tmp')
         pid = start(out_dir, dataset)
-        time.sleep(rng.uniform(0, 0.3 * duration))
-        give_up = time.monotonic() + duration
-        while killed % 2 and not (out_dir / 'ckpt.tmp').exists() and time.monotonic() < give_up:
-            time.sleep(0.0005) # every other kill waits for a write to begin
+        if killed % 2: # every other kill waits for a write to begin
+            time.sleep(rng.uniform(0, 0.3 * duration))
+            give_up = time.monotonic() + duration
+            while written_at(out_dir / 'ckpt.tmp') == tmp_before and time.monotonic() < give_up:
+                time.sleep(0.0005)
+        else:
+            time.sleep(rng.uniform(0, duration))
         os.kill(pid, signal.SIGKILL)
         status = os.waitpid(pid, 0)[1]
         _, after, problem = newest_checkpoint(out_dir)
@@ -68,7 +79,7 @@ def main(kills, folder, dataset):
         assert not before or after and after['iter_num'] >= before['iter_num'], 'a checkpoint was lost'
         if os.WIFSIGNALED(status):
             killed += 1
-            in_a_save += (out_dir / 'ckpt.tmp').exists()
+            in_a_save += written_at(out_dir / 'ckpt.tmp') not in (None, tmp_before)
         else: # it was quicker
             assert os.WEXITSTATUS(status) == 0
             if after['iter_num'] == SETTINGS['max_iters']:
