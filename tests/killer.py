@@ -16,13 +16,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import torch # noqa: E402
-import tqdm # noqa: E402, F401 here so that the children need not
+import torch._dynamo # noqa: E402, F401 which AdamW imports; here so that the children need not
+import tqdm # noqa: E402, F401
 
 from model import load_checkpoint, newest_checkpoint # noqa: E402
 
 torch.set_num_threads(1)
-SETTINGS = dict(n_layer=2, n_head=2, n_embd=128, block_size=16, batch_size=4, gradient_accumulation_steps=1, max_iters=60, eval_interval=10,
-                eval_iters=2, log_interval=10, lr_decay_iters=60, warmup_iters=2, dropout=0.1, device='cpu', save_interval=1, init_from='auto')
+SETTINGS = dict(n_layer=2, n_head=2, n_embd=128, block_size=16, batch_size=4, gradient_accumulation_steps=1, max_iters=40, eval_interval=10,
+                eval_iters=2, log_interval=10, lr_decay_iters=40, warmup_iters=2, dropout=0.1, device='cpu', save_interval=1, init_from='auto')
 
 
 def start(out_dir, dataset):
