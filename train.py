@@ -70,7 +70,7 @@ min_lr = 6e-5 # usually a tenth of learning_rate
 max_bad_steps = 10 # updates in a row with a loss or gradient that is not finite before the run stops
 # machine: auto means whatever this one does best
 seed = 1337 # of initial weights, data order and dropout
-deterministic = False # True: the same bits each time on CUDA too, by slower kernels and no TF32
+deterministic = False # True: the same bits each time on CUDA and compiled too, by slower kernels and no TF32
 backend = 'auto' # between processes: 'nccl' on CUDA, else 'gloo'
 device = 'auto' # 'cuda', 'cuda:1', 'xpu', 'mps' or 'cpu'
 dtype = 'auto' # 'bfloat16', 'float16' (with loss scaling) or 'float32'
@@ -215,7 +215,7 @@ progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_
 progress |= (checkpoint or {}).get('progress', {})
 checkpoint = None
 if compile:
-    model.compile() # in place: the names of parameters stay
+    model.compile(dynamic=False) # in place: the names of parameters stay
 wrapped = model # what trains; model itself is what is saved, counted and evaluated
 if world_size > 1:
     wrapped = torch.nn.parallel.DistributedDataParallel(model)

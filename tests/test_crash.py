@@ -64,10 +64,11 @@ def test_stopping_and_going_on_changes_no_bit(dataset, tmp_path, more):
 
 @pytest.mark.slow
 def test_compiled_training_goes_on_to_the_same_bits(dataset, tmp_path):
+    """deterministic, because inductor's gradient of an embedding adds up in the order in which threads arrive."""
     for out_dir, ends in (('whole', [6]), ('parts', [3, 6])):
         for end in ends:
             done = run_process('train.py', timeout=600, **{**TINY, 'dataset': dataset, 'out_dir': tmp_path / out_dir, 'max_iters': end,
-                                                          'init_from': 'auto', 'compile': True, 'dropout': 0.1})
+                                                          'init_from': 'auto', 'compile': True, 'deterministic': True, 'dropout': 0.1})
             assert done.code == 0, done.err
     assert_same(what_counts(tmp_path / 'whole'), what_counts(tmp_path / 'parts'))
 

@@ -39,3 +39,25 @@ def test_bench_knows_the_device(tmp_path):
 
 def test_a_device_that_is_not_there(dataset, tmp_path):
     run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'device': 'cuda:99'}).refused('cuda:99', 'cuda:0')
+
+
+def test_a_deterministic_run_goes_on_to_the_same_bits(dataset, tmp_path):
+    args = dict(device='cuda', deterministic=True, compile=False, dropout=0.1, gradient_accumulation_steps=2)
+    train(dataset, tmp_path / 'whole', **args)
+    train(dataset, tmp_path / 'parts', **args, max_iters=3)
+    train(dataset, tmp_path / 'parts', **args, init_from='resume')
+    whole, parts = (torch.load(tmp_path / d / 'ckpt.pt', weights_only=True)['model'] for d in ('whole', 'parts'))
+    assert all(torch.equal(v, parts[k]) for k, v in whole.items())
+
+
+def test_an_update_that_is_not_finite_is_left_out_there_too(dataset, tmp_path, monkeypatch):
+    import model
+    forward, calls = model.GPT.forward, []
+
+    def sometimes(self, idx, targets=None):
+        logits, loss = forward(self, idx, targets)
+        calls.append(self.training)
+        return logits, loss * float('nan') if self.training and sum(calls) == 3 else loss
+    monkeypatch.setattr(model.GPT, 'forward', sometimes)
+    train(dataset, tmp_path, device='cuda', compile=False, eval_interval=100)
+    assert [e['left_out'] for e in events(tmp_path, 'log')] == [0, 0, 1, 0, 0, 0]
