@@ -34,9 +34,8 @@ exec(open(os.path.join(_here, 'configurator.py'), encoding='utf-8').read())
 # ---- data and model ----------------------------------------------------------------------------------------------------
 try:
     folder = find_data(dataset)
-except UserError as e:
+except UserError:
     folder = ''
-    print(e)
 if real_data and os.path.exists(os.path.join(folder, 'train.bin')):
     meta = load_meta(os.path.join(folder, 'meta.pkl'))
     vocab_size = meta['vocab_size'] if meta else 50304
@@ -46,7 +45,7 @@ if real_data and os.path.exists(os.path.join(folder, 'train.bin')):
 else:
     vocab_size = 50304
     data = np.random.default_rng(seed).integers(vocab_size, size=50 * block_size)
-    print("timing on made-up tokens")
+    print("timing on made-up tokens" + (f": dataset {dataset!r} is not prepared here" if real_data else ''))
 model = GPT(GPTConfig(block_size, vocab_size, n_layer, n_head, n_embd, 0.0, bias)).to(device)
 rng = np.random.default_rng(seed)
 

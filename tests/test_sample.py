@@ -92,7 +92,7 @@ BENCH = {k: TINY[k] for k in ('n_layer', 'n_head', 'n_embd', 'block_size', 'batc
 
 def test_bench_on_made_up_tokens(tmp_path):
     out = run('bench.py', cwd=tmp_path, dataset='nowhere', **BENCH).out
-    assert 'made-up tokens' in out and "no dataset 'nowhere'" in out
+    assert "made-up tokens: dataset 'nowhere' is not prepared" in out
     assert re.search(r'^time per iteration: \d+\.\d+ms, MFU: \d+\.\d\d%$', out, re.M)
 
 
