@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import torch
+import torch.utils.benchmark
 
 from model import GPT, GPTConfig, UserError, find_data, load_meta, open_bin, peak_flops
 
@@ -67,14 +68,8 @@ def synchronize():
 def measured_peak():
     """FLOP/s of a large matmul on this device: the yardstick where no data sheet is known."""
     a = torch.randn(1024, 1024, device=device, dtype=getattr(torch, dtype))
-    best = 0.0
-    for _ in range(20):
-        synchronize()
-        t0 = time.perf_counter()
-        a @ a
-        synchronize()
-        best = max(best, 2 * 1024 ** 3 / (time.perf_counter() - t0))
-    return best
+    timer = torch.utils.benchmark.Timer('a @ a', globals=dict(a=a), num_threads=torch.get_num_threads())
+    return 2 * 1024 ** 3 / min(timer.blocked_autorange(min_run_time=0.5).times)
 
 def step():
     """Forward, backward and update on one batch; the loss stays on the device."""

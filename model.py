@@ -287,33 +287,30 @@ def load_checkpoint(path):
     The dict in a ckpt.pt, its tensors on the CPU, its parameter names without compile's prefix. Nothing in the file is
     executed. Raises UserError for a file that is missing, cut short, not a checkpoint, or that wants to run code.
     """
-    table = (dict, type(None))
-    kinds = dict(model=dict, model_args=dict, config=dict, optimizer=table, codec=table, progress=dict, scaler=dict, iter_num=int,
-                 best_val_loss=(int, float, torch.Tensor)) # nanoGPT's is a tensor
+    kinds = dict(model=dict, model_args=dict, config=dict, optimizer=(dict, type(None)), codec=(dict, type(None)), progress=dict, scaler=dict,
+                 iter_num=int, best_val_loss=(int, float, torch.Tensor)) # nanoGPT's is a tensor
     try:
         with warnings.catch_warnings(record=True): # torch's about foreign files would stand beside the error
             checkpoint = {'config': {}, 'iter_num': 0, 'best_val_loss': 1e9, **torch.load(path, map_location='cpu', weights_only=True)}
-        missing = [k for k in ('model', 'model_args') if k not in checkpoint]
-        odd = [f"lacks {', '.join(missing)}"] if missing else []
-        odd += [f"has {k} of type {type(checkpoint[k]).__name__}" for k in kinds if k in checkpoint and not isinstance(checkpoint[k], kinds[k])]
-        if not odd:
-            checkpoint['best_val_loss'] = float(checkpoint['best_val_loss'])
-            checkpoint['model'] = {k.removeprefix('_orig_mod.'): v.float() if v.is_floating_point() else v for k, v in checkpoint['model'].items()
-                                   if not k.endswith('.attn.bias')} # the causal mask that old files carry
-            odd = [f"has weights in {k} that are not finite numbers" for k, v in checkpoint['model'].items()
-                   if not (v.is_floating_point() and v.isfinite().all())]
-            if checkpoint['iter_num'] < 0 or not {int, float} >= set(map(type, checkpoint.get('progress', {}).values())):
-                odd += ["has counts in iter_num or progress that are none"]
-            if checkpoint.get('codec') is not None:
-                check_codec(checkpoint['codec'], checkpoint['model_args']['vocab_size'])
+        wrong = [f"{k} is {f'of type {type(checkpoint[k]).__name__}' if k in checkpoint else 'missing'}" for k in kinds
+                 if (k in checkpoint or k.startswith('model')) and not isinstance(checkpoint.get(k), kinds[k])]
+        if wrong or checkpoint['iter_num'] < 0 or not {int, float} >= set(map(type, checkpoint.get('progress', {}).values())):
+            raise TypeError(', '.join(wrong) or 'iter_num or progress holds what is no count')
+        checkpoint['best_val_loss'] = float(checkpoint['best_val_loss'])
+        checkpoint['model'] = {k.removeprefix('_orig_mod.'): v for k, v in checkpoint['model'].items()
+                               if not k.endswith('.attn.bias')} # the causal mask that old files carry
+        for k, v in checkpoint['model'].items():
+            if not (v.is_floating_point() and v.isfinite().all()):
+                raise ValueError(f"the weights in {k} are not finite numbers")
+            checkpoint['model'][k] = v.float()
+        if checkpoint.get('codec') is not None:
+            check_codec(checkpoint['codec'], checkpoint['model_args']['vocab_size'])
     except FileNotFoundError as e:
         raise UserError(f"there is no checkpoint {path}; train first, or give the right --out_dir") from e
     except pickle.UnpicklingError as e:
         raise UserError(f"{path} is damaged, or holds more than tensors and plain values and might run code: not loaded") from e
     except Exception as e: # what a cut or foreign file raises depends on where it is cut
         raise UserError(f"{path} cannot be read, it is cut short, damaged or no checkpoint ({type(e).__name__}: {str(e)[:200]})") from e
-    if odd:
-        raise UserError(f"{path} is no checkpoint of a GPT: it {', '.join(odd[:3])}")
     return checkpoint
 
 def newest_checkpoint(out_dir):

@@ -174,7 +174,7 @@ def test_damaged_and_foreign_checkpoints_are_named(tmp_path):
         with pytest.raises(ValueError, match='ckpt.pt'):
             load_checkpoint(path)
     torch.save({'something': 1}, path)
-    with pytest.raises(ValueError, match='lacks model, model_args'):
+    with pytest.raises(ValueError, match='model is missing, model_args is missing'):
         load_checkpoint(path)
     with pytest.raises(ValueError, match='no checkpoint'):
         load_checkpoint(tmp_path / 'absent.pt')
