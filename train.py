@@ -184,7 +184,9 @@ differ = [f'{k} is {v}, not {config[k]}' for k, v in vars(model.config).items() 
 if differ:
     notice(f"the weights decide: {', '.join(differ)}")
 config.update({k: getattr(model.config, k) for k in shape}) # what runs
-if init_from == 'resume' and iter_num >= max_iters and not eval_only:
+progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_steps=0) # what the next iterations still ask
+progress |= (checkpoint or {}).get('progress', {})
+if checkpoint and not eval_only and (iter_num > max_iters or iter_num == max_iters == progress['evaluated_at']):
     notice(f"nothing to do: {saved_path} has made {iter_num} of max_iters {max_iters} iterations; a larger --max_iters goes on")
     sys.exit(0)
 tokens_per_iter = gradient_accumulation_steps * batch_size * block_size
@@ -211,8 +213,6 @@ if init_from == 'resume' and checkpoint.get('optimizer'):
             scaler.load_state_dict(checkpoint['scaler'])
     except Exception as e: # what a foreign state raises is anyone's guess
         stop(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {e}); --init_from=scratch starts anew")
-progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_steps=0) # what the next iterations still ask
-progress |= (checkpoint or {}).get('progress', {})
 checkpoint = None
 if compile:
     model.compile(dynamic=False) # in place: the names of parameters stay
@@ -334,8 +334,8 @@ model.train()
 while True:
     stopping, improved = agreed(stop_signal), False
     evaluating = eval_only or (iter_num % eval_interval == 0 or iter_num == max_iters) and iter_num != progress['evaluated_at']
-    saving = stopping or iter_num == max_iters or iter_num > resumed_at and (
-        save_interval and iter_num % save_interval == 0 or save_minutes and time.monotonic() - saved_at > 60 * save_minutes)
+    saving = not eval_only and (stopping or iter_num == max_iters or iter_num > resumed_at and (
+        save_interval and iter_num % save_interval == 0 or save_minutes and time.monotonic() - saved_at > 60 * save_minutes))
     if evaluating or saving:
         if device_type != 'cpu':
             torch.accelerator.synchronize() # the iterations under way are not part of the pause

@@ -105,6 +105,24 @@ def test_a_signal_ends_the_run_after_a_save(dataset, tmp_path, number):
         assert_same(what_counts(tmp_path / 'whole'), what_counts(tmp_path / 'parts'))
 
 
+def test_a_run_stopped_before_its_last_evaluation_still_gets_it(dataset, tmp_path):
+    train(dataset, tmp_path)
+    ckpt = load_checkpoint(tmp_path / 'ckpt.pt')
+    ckpt['progress']['evaluated_at'] = 3 # as a signal during the last iteration leaves it
+    torch.save(ckpt, tmp_path / 'ckpt.pt')
+    assert 'step 6: train loss' in train(dataset, tmp_path, init_from='auto').out
+    assert 'nothing to do' in train(dataset, tmp_path, init_from='auto').out
+
+
+def test_an_evaluation_that_is_interrupted_writes_nothing(dataset, tmp_path, monkeypatch):
+    """The signal comes before the evaluation begins."""
+    import model
+    peak_flops = model.peak_flops
+    monkeypatch.setattr(model, 'peak_flops', lambda *args: signal.raise_signal(signal.SIGTERM) or peak_flops(*args))
+    result = run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path / 'out', 'eval_only': True})
+    assert result.code == 143 and not (tmp_path / 'out').exists()
+
+
 def test_a_second_interrupt_does_not_wait(dataset, tmp_path):
     """Not even for the evaluation that it arrives in."""
     status, out = interrupted([signal.SIGINT] * 2, 'number of parameters', pause=0.3, dataset=dataset, out_dir=tmp_path,

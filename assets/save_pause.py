@@ -1,0 +1,34 @@
+"""
+How long a save of GPT-2 124M with AdamW's moments holds up training, the copy to host memory, against a save that blocks:
+    python assets/save_pause.py FOLDER [ROUNDS]
+"""
+import os
+import statistics
+import sys
+import time
+
+import torch
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from model import GPT, GPTConfig, on_host, save_checkpoint # noqa: E402
+
+folder, rounds = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 9
+model = GPT(GPTConfig(bias=False))
+optimizer = model.configure_optimizers(0.1, 1e-4, (0.9, 0.95), 'cpu')
+for p in model.parameters():
+    p.grad = torch.zeros_like(p)
+optimizer.step()
+ratios = []
+for _ in range(rounds):
+    weights = {k: v for k, v in model.state_dict().items() if k != 'lm_head.weight'}
+    state = {'model': weights, 'optimizer': optimizer.state_dict(), 'model_args': vars(model.config)}
+    t0 = time.perf_counter()
+    copy = on_host(state)
+    t1 = time.perf_counter()
+    del copy
+    t2 = time.perf_counter()
+    save_checkpoint(state, [os.path.join(folder, 'ckpt.pt')])
+    t3 = time.perf_counter()
+    ratios.append((t1 - t0) / (t3 - t2))
+    print(f"copy {t1 - t0:.3f} s, blocking save {t3 - t2:.3f} s, ratio {ratios[-1]:.2f}")
+print(f"median ratio {statistics.median(ratios):.2f}; the file and the copy take {os.path.getsize(os.path.join(folder, 'ckpt.pt')) / 1e9:.2f} GB each")
