@@ -1,20 +1,24 @@
 """
-Times training steps of a GPT-2, without the rest of a training run.
+Times training steps of a GPT-2, without the rest of a training run, or its generation.
 
 GPT-2 124M as it is:         python bench.py
 a smaller model:             python bench.py --n_layer=4 --n_head=4 --n_embd=128 --block_size=64
 what the time goes into:     python bench.py --profile=True     (opens in TensorBoard or at ui.perfetto.dev)
+text, after half a context:  python bench.py --mode=generate
 """
 import os
 import time
+from itertools import islice
 
 import numpy as np
 import torch
 import torch.utils.benchmark
 
-from model import GPT, GPTConfig, UserError, find_data, load_meta, open_bin, peak_flops
+from data.prepare import Tokens, find_data, load_meta
+from model import GPT, GPTConfig, peak_flops
 
 # ---- settings ----------------------------------------------------------------------------------------------------------
+mode = 'train' # 'generate' times text: one row and batch_size rows
 batch_size = 12
 block_size = 1024
 n_layer = 12
@@ -33,48 +37,35 @@ _here = os.path.dirname(os.path.abspath(__file__))
 exec(open(os.path.join(_here, 'configurator.py'), encoding='utf-8').read())
 
 # ---- data and model ----------------------------------------------------------------------------------------------------
-try:
-    folder = find_data(dataset)
-except UserError:
-    folder = ''
+folder, rng = find_data(dataset) or '', np.random.default_rng(seed)
 if real_data and os.path.exists(os.path.join(folder, 'train.bin')):
     meta = load_meta(os.path.join(folder, 'meta.pkl'))
     vocab_size = meta['vocab_size'] if meta else 50304
-    data = open_bin(folder, 'train', meta, block_size + 1)
-    if data[:10_000_000].max() >= vocab_size:
-        stop(f"train.bin in {folder} holds the id {data[:10_000_000].max()}, but the vocabulary ends at {vocab_size - 1}; prepare it again")
+    data = Tokens(folder, 'train', meta, vocab_size, block_size)
+    windows = lambda: data.windows(rng.integers(len(data) - block_size, size=batch_size))
 else:
     vocab_size = 50304
-    data = np.random.default_rng(seed).integers(vocab_size, size=50 * block_size)
+    windows = lambda: rng.integers(vocab_size, size=(batch_size, block_size + 1))
     print("timing on made-up tokens" + (f": dataset {dataset!r} is not prepared here" if real_data else ''))
 model = GPT(GPTConfig(block_size, vocab_size, n_layer, n_head, n_embd, 0.0, bias)).to(device)
-rng = np.random.default_rng(seed)
-
-def get_batch():
-    """Inputs and targets, each (B, T), on the device."""
-    starts = rng.integers(len(data) - block_size, size=batch_size)
-    rows = torch.from_numpy(data[starts[:, None] + np.arange(block_size + 1)].astype(np.int64))
-    rows = (rows.pin_memory() if device_type == 'cuda' else rows).to(device, non_blocking=True)
-    return rows[:, :-1], rows[:, 1:]
 
 optimizer = model.configure_optimizers(1e-2, 1e-4, (0.9, 0.95), device_type)
-if compile:
+if compile and mode == 'train':
     model.compile()
 
-def synchronize():
-    if device_type != 'cpu':
-        torch.accelerator.synchronize()
+synchronize = torch.accelerator.synchronize if device_type != 'cpu' else lambda: None
 
-def measured_peak():
-    """FLOP/s of a large matmul on this device: the yardstick where no data sheet is known."""
-    a = torch.randn(1024, 1024, device=device, dtype=getattr(torch, dtype))
-    timer = torch.utils.benchmark.Timer('a @ a', globals=dict(a=a), num_threads=torch.get_num_threads())
-    return 2 * 1024 ** 3 / min(timer.blocked_autorange(min_run_time=0.5).times)
+def seconds_of(statement, **names):
+    """The least time of a statement, by torch's own timer."""
+    timer = torch.utils.benchmark.Timer(statement, globals=names, num_threads=torch.get_num_threads())
+    return min(timer.blocked_autorange(min_run_time=0.5).times)
 
 def step():
     """Forward, backward and update on one batch; the loss stays on the device."""
+    rows = torch.from_numpy(windows())
+    rows = (rows.pin_memory() if device_type == 'cuda' else rows).to(device, non_blocking=True)
     with ctx:
-        loss = model(*get_batch())[1]
+        loss = model(rows[:, :-1], rows[:, 1:])[1]
     loss.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -91,7 +82,31 @@ def timed(steps):
     print(f"{n} steps, loss {loss.item():.4f}") # item waits for the device
     return time.perf_counter() - t0, n
 
-if profile:
+def time_generation(rows):
+    """Print what rows at once take after prompts of half a context, and what one row takes without a cache, as in nanoGPT."""
+    half, ids = block_size // 2, windows()[:rows]
+    for n in (2, min(64, half)): # the first time warms up
+        stream = model.stream(ids[:, :half].tolist(), n, compiled=compile)
+        times = [time.perf_counter()]
+        for part in (islice(stream, 1), stream):
+            list(part)
+            synchronize()
+            times.append(time.perf_counter())
+    first, each = times[1] - times[0], (times[2] - times[1]) / (n - 1)
+    width = half + (half if compile else n / 2) # of the cache that a step reads, beside all weights
+    moved = model.lm_head.weight.element_size() * (model.get_num_params() + rows * 2 * n_layer * n_embd * width)
+    a, b = torch.zeros(2, 2 ** 26, device=device)
+    speed = 2 * a.nbytes / seconds_of('a.copy_(b)', a=a, b=b)
+    with torch.inference_mode():
+        again = seconds_of('model(x)', model=model, x=torch.from_numpy(ids[:1, :half + n // 2]).to(device))
+    print(f"{rows} at once: {1000 * first:.1f}ms to the first token, then {1000 * each:.2f}ms a step, {rows / each:,.1f} tokens/s, "
+          f"{100 * moved / each / speed:.0f}% of {speed / 1e9:.0f} GB/s; recomputing {1 / again:,.1f} tokens/s, ratio {rows / each * again:.1f}")
+
+if mode == 'generate':
+    model.to(getattr(torch, dtype)).eval()
+    for rows in (1, batch_size):
+        time_generation(rows)
+elif profile:
     os.makedirs('bench_log', exist_ok=True)
     activities = torch.profiler.supported_activities()
     with torch.profiler.profile(activities=activities, schedule=torch.profiler.schedule(wait=2, warmup=3, active=5),
@@ -104,8 +119,8 @@ if profile:
 else:
     timed(10)
     seconds, n = timed(20)
-    peak = peak_flops(device, dtype)
-    source = "the data sheet's" if peak else "a 1024x1024 matmul's measured"
-    peak = peak or measured_peak()
+    known, a = peak_flops(device, dtype), torch.randn(1024, 1024, device=device, dtype=getattr(torch, dtype))
+    peak = known or 2 * 1024 ** 3 / seconds_of('a @ a', a=a) # the yardstick where no data sheet is known
     print(f"time per iteration: {1000 * seconds / n:.4f}ms, MFU: {100 * model.estimate_mfu(batch_size, seconds / n, peak):.2f}%")
+    source = "the data sheet's" if known else "a 1024x1024 matmul's measured"
     print(f"{batch_size * block_size * n / seconds:,.0f} tokens/s; MFU is of {source} {peak / 1e12:.2f} TFLOP/s in {dtype}")

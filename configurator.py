@@ -10,7 +10,7 @@ converted when nothing is lost (1e4 -> 10000, 1 -> 1.0), text stays as typed, --
 with one line on stderr and exit status 1.
 
 What it leaves behind, next to the settings, which are now final:
-    stop         ends the script with a sentence on stderr and status 1; what model.py refuses ends it in the same way
+    refuse       ends the script with a sentence on stderr and status 1; what model.py refuses ends it in the same way
     config       every setting with the value in force, for checkpoints and logs
     given        names of the settings that were set by hand
     rank, local_rank, world_size    this process among those that torchrun started; 0, 0, 1 without it
@@ -18,7 +18,7 @@ What it leaves behind, next to the settings, which are now final:
     ctx          the precision of forward passes, as a context to enter
 """
 
-def stop(message):
+def refuse(message):
     """End with one line on stderr and exit status 1: whose mistake it is, what was got, what is possible, what to do."""
     import os, sys
     sys.exit(f"{os.path.basename(__file__)}: {' '.join(str(message).split())}")
@@ -26,42 +26,39 @@ def stop(message):
 def _explain(kind, error, trace):
     """What is printed of an error that ends the script: a sentence for what users can mend, else Python's traceback."""
     import os, sys
-    script = os.path.basename(__file__)
-    if kind.__name__ == 'UserError':
-        print(f"{script}: {' '.join(str(error).split())}", file=sys.stderr)
-    elif kind.__name__ in ('OutOfMemoryError', 'MemoryError') or any(words in str(error) for words in ("out of memory", "can't allocate memory")):
+    sentence = ' '.join(str(error).split())
+    if kind.__name__ in ('OutOfMemoryError', 'MemoryError') or any(words in sentence for words in ("out of memory", "can't allocate memory")):
         C, L, B, T = (globals().get('config', {}).get(k, v) for k, v in (('n_embd', 768), ('n_layer', 12), ('batch_size', 1), ('block_size', 1024)))
-        print(f"{script}: out of memory. Training this shape takes {16 * (12 * L * C * C + 50304 * C) / 1e9:.1f} GB for weights, gradients "
-              f"and moments, and up to {8 * 50304 * B * T / 1e9:.1f} GB for a micro-batch's logits. Lower batch_size and raise "
-              "gradient_accumulation_steps as much, then lower block_size, or take a smaller model", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, trace)
+        sentence = (f"out of memory. Training this shape takes {16 * (12 * L * C * C + 50304 * C) / 1e9:.1f} GB for weights, gradients and "
+                    f"moments, and up to {8 * 50304 * B * T / 1e9:.1f} GB for a micro-batch's logits. Lower batch_size and raise "
+                    "gradient_accumulation_steps as much, then lower block_size, or take a smaller model")
+    elif kind.__name__ != 'UserError':
+        return sys.__excepthook__(kind, error, trace)
+    print(f"{os.path.basename(__file__)}: {sentence}", file=sys.stderr)
 
-def _configure(space, argv):
-    """Read argv over the settings in space, a script's globals; return (settings, names given by hand)."""
+def _configure(space, argv=None):
+    """Read argv, or the command line, over the settings in space, a script's globals; return (settings, names given by hand)."""
     import ast, decimal, difflib, os, re, sys
-    plain = (bool, int, float, str)
-    defaults = {k: v for k, v in space.items() if not k.startswith('_') and type(v) in plain}
+    defaults = {k: v for k, v in space.items() if not k.startswith('_') and type(v) in (bool, int, float, str)}
     settings, given = dict(defaults), {}
     from_one_up = ('eval_interval log_interval eval_iters gradient_accumulation_steps batch_size block_size n_layer n_head n_embd '
-                   'num_samples max_new_tokens max_bad_steps keep_checkpoints').split()
+                   'num_samples max_new_tokens max_bad_steps keep_checkpoints context_stride').split()
 
     def read(path):
         try:
             with open(path, encoding='utf-8-sig') as f: # some editors begin a file with a mark
                 return f.read()
-        except UnicodeDecodeError:
-            stop(f"{path} is not UTF-8 text; save it as UTF-8")
         except (OSError, ValueError) as e:
-            stop(f"cannot read {path!r} ({getattr(e, 'strerror', None) or e}): name a config file, or a setting as --key=value")
+            refuse(f"cannot read {path!r} ({getattr(e, 'strerror', None) or e}): name a config file in UTF-8, or a setting as --key=value")
 
     def unknown(key, where):
         nearest = difflib.get_close_matches(key, defaults, 1, 0)[0]
-        stop(f"{where}: there is no setting {key!r}; the nearest is {nearest!r}, --help lists all")
+        refuse(f"{where}: there is no setting {key!r}; the nearest is {nearest!r}, --help lists all")
 
     def assign(key, value, where):
         kind = bool if key == 'compile' else type(defaults[key]) # its default is the word auto
-        wanted = {bool: 'True or False' + (' or auto' if key == 'compile' else ''), int: 'a whole number', float: 'a number', str: 'text'}[kind]
+        switches = {'true': True, '1': True, 'false': False, '0': False, **({'auto': 'auto'} if key == 'compile' else {})}
+        wanted = {bool: ' or '.join(str(v) for v in dict.fromkeys(switches.values())), int: 'a whole number', float: 'a number', str: 'text'}[kind]
         if isinstance(value, int) and value.bit_length() > 1000:
             value = float('inf') # too long to be shown, and refused either way
         try:
@@ -71,20 +68,18 @@ def _configure(space, argv):
                 if '\0' in result or not isinstance(value, (str, int, float, os.PathLike)):
                     raise ValueError
             elif kind is bool:
-                result = ({'true': True, '1': True, 'false': False, '0': False} | ({'auto': 'auto'} if key == 'compile' else {}))[str(value).lower()]
-            elif str(value) == 'None': # a limit of None is no limit, as 0 is
-                result = kind(0)
-            else:
-                exact = decimal.Decimal(str(value)) # a float would round 0.99999999999999999999 to 1
+                result = switches[str(value).lower()]
+            else: # None is no limit, as 0 is; a float would round 0.99999999999999999999 to 1
+                exact = decimal.Decimal(0 if str(value) == 'None' else str(value))
                 result = kind(exact) if abs(exact) < 1e300 else float('nan')
                 if kind is int and result != exact or result != result: # nan differs from itself
                     raise ValueError
         except (ValueError, KeyError, ArithmeticError):
-            stop(f"{where}: {key} takes {wanted}, as in {key}={defaults[key]!r}; got {value!r}")
+            refuse(f"{where}: {key} takes {wanted}, as in {key}={defaults[key]!r}; got {value!r}")
         least = 1 if key in from_one_up else min(0, defaults[key]) if kind in (int, float) else result
         below = 1 if key in ('dropout', 'beta1', 'beta2') else 2 ** 64 if key == 'seed' else 2 ** 31 if kind is int else None
         if result < least or below is not None and result >= below:
-            stop(f"{where}: {key} must be at least {least}{f' and below {below}' if below else ''}, got {result}")
+            refuse(f"{where}: {key} must be at least {least}{f' and below {below}' if below else ''}, got {result}")
         settings[key] = given[key] = result
 
     def run_file(path):
@@ -96,9 +91,9 @@ def _configure(space, argv):
             names = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name)]
             exec(source, after)
         except SyntaxError as e:
-            stop(f"{path}, line {e.lineno}: {e.msg}; a config file is Python: key = value")
+            refuse(f"{path}, line {e.lineno}: {e.msg}; a config file is Python: key = value")
         except (Exception, SystemExit) as e:
-            stop(f"{path}: {type(e).__name__}: {e}")
+            refuse(f"{path}: {type(e).__name__}: {e}")
         stored, used = ({n.id for n in names if isinstance(n.ctx, kind)} for kind in (ast.Store, ast.Load))
         for key, value in after.items():
             if key in defaults:
@@ -115,7 +110,7 @@ def _configure(space, argv):
             print(f"  --{key}={value!r}".ljust(42), comments.get(key, ''))
         sys.exit(0)
 
-    args = list(argv)
+    args = list(sys.argv[1:] if argv is None else argv)
     while args:
         arg = args.pop(0)
         if arg in ('--help', '-h'):
@@ -137,16 +132,19 @@ def _configure(space, argv):
             elif args and not args[0].startswith('--'):
                 value = args.pop(0)
             else:
-                stop(f"{arg} needs a value: {arg}={defaults[key]!r}")
+                refuse(f"{arg} needs a value: {arg}={defaults[key]!r}")
         assign(key, value, 'command line')
     if settings.get('batch_size', 1) * settings.get('block_size', 1) >= 2 ** 31:
-        stop(f"batch_size {settings['batch_size']} times block_size {settings['block_size']} is more than fits any memory; lower batch_size")
+        refuse(f"batch_size {settings['batch_size']} times block_size {settings['block_size']} is more than fits any memory; lower batch_size")
     return settings, given
 
 def _settle(s, given):
     """Turn every 'auto' among the settings s into what this machine offers; return the names that scripts share."""
-    import contextlib, os
+    import contextlib, os, sys
     import torch
+    sys.excepthook = _explain
+    for out in (sys.stdout, sys.stderr):
+        getattr(out, 'reconfigure', dict)(encoding='utf-8', errors='backslashreplace') # Windows would write files and pipes in a codepage
     rank, local_rank, world_size = (int(os.environ.get(k, d)) for k, d in (('RANK', 0), ('LOCAL_RANK', 0), ('WORLD_SIZE', 1)))
 
     # device: the accelerator if there is one
@@ -155,12 +153,12 @@ def _settle(s, given):
     if s['device'] == 'auto':
         s['device'] = offers[:2][-1]
     if s['device'] not in offers:
-        stop(f"device {s['device']!r} is not on this machine, which offers {', '.join(offers)}; leave --device out to take the best")
+        refuse(f"device {s['device']!r} is not on this machine, which offers {', '.join(offers)}; leave --device out to take the best")
     device, device_type = s['device'], s['device'].split(':')[0]
     if world_size > 1 and device_type != 'cpu':
         device = f'{device_type}:{local_rank}'
         if s['device'] != device_type or device not in offers:
-            stop(f"device {s['device']!r} with {len(offers) - 2} of {device_type}: torchrun gives each process one of its own, so give "
+            refuse(f"device {s['device']!r} with {len(offers) - 2} of {device_type}: torchrun gives each process one of its own, so give "
                  f"--device={device_type} and no more processes than devices")
     if device_type in ('cuda', 'xpu'):
         torch.accelerator.set_device_index(int(device.partition(':')[2] or 0))
@@ -170,7 +168,7 @@ def _settle(s, given):
         native = {'cuda': lambda: torch.cuda.is_bf16_supported(including_emulation=False), 'xpu': lambda: True}
         s['dtype'] = 'float32' if device_type not in native else 'bfloat16' if native[device_type]() else 'float16'
     if s['dtype'] not in ('float32', 'bfloat16', 'float16'):
-        stop(f"dtype {s['dtype']!r} is not one of float32, bfloat16, float16")
+        refuse(f"dtype {s['dtype']!r} is not one of float32, bfloat16, float16")
     ctx = contextlib.nullcontext() if s['dtype'] == 'float32' else torch.autocast(device_type, getattr(torch, s['dtype']))
     if s.get('deterministic'):
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # without it cuBLAS may differ from run to run
@@ -184,20 +182,17 @@ def _settle(s, given):
 
     # compilation: on CUDA, where it pays within minutes; asked for by hand it is not second-guessed
     if s['compile'] == 'auto':
-        s['compile'] = device_type == 'cuda'
-        if s['compile']:
-            try: # one tiny kernel shows whether the driver, Triton and a C compiler are all there
-                torch.compile(lambda x: x * 2 + 1)(torch.ones(2, device=device))
-            except Exception as e:
-                s['compile'] = False
-                if rank == 0:
-                    print(f"not compiling, because {type(e).__name__}: {' '.join(str(e).split())[:200]}")
+        try: # one tiny kernel shows whether the driver, Triton and a C compiler are all there
+            s['compile'] = device_type == 'cuda' and torch.compile(lambda x: x * 2 + 1)(torch.ones(2, device=device)).tolist() == [3, 3]
+        except Exception as e:
+            s['compile'] = False
+            if rank == 0:
+                print(f"not compiling, because {type(e).__name__}: {' '.join(str(e).split())[:200]}")
     if 'backend' in s and torch.distributed.is_available():
-        if s['backend'] == 'auto':
-            s['backend'] = torch.distributed.get_default_backend_for_device(device_type)
-        able = ['gloo', 'mpi', torch.distributed.get_default_backend_for_device(device_type)]
-        if s['backend'] not in able or not torch.distributed.is_backend_available(s['backend']):
-            stop(f"backend {s['backend']!r} does not connect processes on {device_type} here; leave --backend out to take {able[-1]}")
+        best = torch.distributed.get_default_backend_for_device(device_type)
+        s['backend'] = best if s['backend'] == 'auto' else s['backend']
+        if s['backend'] not in (best, 'gloo', 'mpi') or not torch.distributed.is_backend_available(s['backend']):
+            refuse(f"backend {s['backend']!r} does not connect processes on {device_type} here; leave --backend out to take {best}")
     torch.manual_seed(s['seed'])
     if rank == 0:
         if given:
@@ -207,10 +202,5 @@ def _settle(s, given):
     return dict(s, config=dict(s), device=device, device_type=device_type, ctx=ctx, given=set(given),
                 rank=rank, local_rank=local_rank, world_size=world_size)
 
-import sys as _sys
-for _stream in (_sys.stdout, _sys.stderr):
-    if hasattr(_stream, 'reconfigure'): # Windows would write files and pipes in a codepage
-        _stream.reconfigure(encoding='utf-8', errors='backslashreplace')
-_sys.excepthook = _explain
-globals().update(_settle(*_configure(globals(), _sys.argv[1:])))
-del _configure, _settle, _stream, _sys
+globals().update(_settle(*_configure(globals())))
+del _configure, _settle

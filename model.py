@@ -6,7 +6,6 @@ The architecture is "Language Models are Unsupervised Multitask Learners" (Radfo
 the checkpoint's layout are nanoGPT's, so that files go both ways.
 """
 import glob
-import io
 import json
 import os
 import pickle
@@ -14,19 +13,16 @@ import re
 import warnings
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.utils._pytree import tree_map_only
 
 class UserError(ValueError):
     """What a user can mend, in a sentence; the scripts print it without a traceback."""
 
 # ---- the network -------------------------------------------------------------------------------------------------------
-ACTIVATIONS = {
-    'gelu': nn.GELU(),
-    'gelu_tanh': nn.GELU(approximate='tanh'), # what OpenAI's weights were trained with
-}
+ACTIVATIONS = {'gelu': nn.GELU(), 'gelu_tanh': nn.GELU(approximate='tanh')} # OpenAI's weights were trained with the second
 
 @dataclass
 class GPTConfig:
@@ -41,18 +37,16 @@ class GPTConfig:
     activation: str = 'gelu' # a key of ACTIVATIONS; not in a checkpoint unless it differs from this default
 
     def __post_init__(self):
-        for name in ('block_size', 'vocab_size', 'n_layer', 'n_head', 'n_embd'):
-            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
-                raise UserError(f"{name} must be a whole number from 1 up, got {getattr(self, name)!r}")
-        if type(self.bias) is not bool:
-            raise UserError(f"bias must be True or False, got {self.bias!r}")
+        for name, kind in self.__annotations__.items():
+            value = getattr(self, name)
+            if type(value) not in (kind, int if kind is float else kind) or kind is int and value < 1:
+                raise UserError(f"{name} must be {dict(int='a whole number from 1 up', bool='True or False').get(kind.__name__, 'of its kind')}, got {value!r}")
         if self.n_layer * max(self.n_embd, 1000) ** 2 + (self.vocab_size + self.block_size) * self.n_embd > 1e12:
             raise UserError(f"n_layer {self.n_layer}, n_embd {self.n_embd}, block_size {self.block_size} and vocab_size {self.vocab_size} "
                             "come to more parameters than fit any machine")
         if self.n_embd % self.n_head:
-            fits = [n for n in range(1, self.n_embd + 1) if self.n_embd % n == 0]
-            raise UserError(f"n_embd {self.n_embd} cannot be shared among n_head {self.n_head} heads; "
-                             f"n_head may be {', '.join(map(str, fits))}")
+            fits = ', '.join(str(n) for n in range(1, self.n_embd + 1) if self.n_embd % n == 0)
+            raise UserError(f"n_embd {self.n_embd} cannot be shared among n_head {self.n_head} heads; n_head may be {fits}")
         if self.activation not in ACTIVATIONS:
             raise UserError(f"activation {self.activation!r} is not one of {', '.join(ACTIVATIONS)}")
 
@@ -69,11 +63,18 @@ class CausalSelfAttention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x):
+    def forward(self, x, cache=None, at=0, mask=None):
         B, T, C = x.shape
-        q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4) # each (B, nh, T, hs)
+        qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)
+        q, kv = qkv[0], qkv[1:] # (B, nh, T, hs); keys and values (2, B, nh, T, hs)
+        if mask is not None: # one token a row, each at a place of its own
+            cache[:, torch.arange(B, device=x.device), :, at] = kv[:, :, :, 0].transpose(0, 1)
+            kv = cache
+        elif cache is not None:
+            cache[:, :, :, at:at + T] = kv
+            kv = cache[:, :, :, :at + 1] if at else kv
         p = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True) # (B, nh, T, hs)
+        y = F.scaled_dot_product_attention(q, *kv, attn_mask=mask, dropout_p=p, is_causal=T > 1) # (B, nh, T, hs)
         return self.resid_dropout(self.c_proj(y.transpose(1, 2).reshape(B, T, C)))
 
 class MLP(nn.Module):
@@ -95,8 +96,8 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(config.n_embd, config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x):
-        x = x + self.attn(self.ln_1(x))
+    def forward(self, x, *past):
+        x = x + self.attn(self.ln_1(x), *past)
         return x + self.mlp(self.ln_2(x))
 
 class GPT(nn.Module):
@@ -129,6 +130,20 @@ class GPT(nn.Module):
             elif name.endswith('bias'):
                 p.zero_()
 
+    def trunk(self, idx, cache=None, at=0):
+        """
+        The network without its head: (B, T) ids to (B, T, C). Keys and values go into cache, a (2, B, nh, S, hs) a layer, if
+        given; with at above 0, T is 1 and attends to what is there. at may be (B): each row's token has a place of its own.
+        """
+        if torch.is_tensor(at):
+            position, mask = at[:, None], torch.arange(cache[0].size(-2), device=idx.device) <= at.view(-1, 1, 1, 1) # (B, 1, 1, S)
+        else:
+            position, mask = torch.arange(at, at + idx.size(1), device=idx.device), None
+        x = self.transformer.drop(self.transformer.wte(idx) + self.transformer.wpe(position))
+        for i, block in enumerate(self.transformer.h):
+            x = block(x, cache[i] if cache else None, at, mask)
+        return self.transformer.ln_f(x)
+
     def forward(self, idx, targets=None):
         """
         idx, targets: (B, T) token ids; a target of -1 counts for nothing. Returns (logits, loss): with targets all logits
@@ -138,11 +153,7 @@ class GPT(nn.Module):
         T = idx.size(1)
         if T > self.config.block_size:
             raise UserError(f"got {T} tokens, but the model reads at most {self.config.block_size} at once; crop them")
-        position = torch.arange(T, device=idx.device)
-        x = self.transformer.drop(self.transformer.wte(idx) + self.transformer.wpe(position)) # (B, T, C)
-        for block in self.transformer.h:
-            x = block(x)
-        x = self.transformer.ln_f(x)
+        x = self.trunk(idx)
         if targets is None:
             return self.lm_head(x[:, -1:]), None
         logits = self.lm_head(x) # (B, T, V)
@@ -187,42 +198,37 @@ class GPT(nn.Module):
                 from huggingface_hub import snapshot_download
                 folder = snapshot_download(folder, allow_patterns=['config.json', 'model*.safetensors'])
             with open(os.path.join(folder, 'config.json'), encoding='utf-8') as f:
-                hf = json.load(f)
+                hf = dict(json.load(f))
             state = {}
             for path in glob.glob(os.path.join(glob.escape(folder), 'model*.safetensors')):
                 state |= load_file(path)
             if not state:
                 raise FileNotFoundError(f"no model*.safetensors in {folder}")
-        except ImportError as e:
-            raise UserError(f"{model_type} needs the package {e.name}: pip install transformers") from e
         except Exception as e: # what the hub, its cache and half a file raise is anyone's guess
-            raise UserError(f"{model_type!r} is neither a folder with config.json and model.safetensors nor to be had from "
-                             f"the hub ({type(e).__name__}: {' '.join(str(e).split('. ')[0].split())})") from e
-        activation = {'gelu': 'gelu', 'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh'}
-        odd = {}
-        try:
-            wanted = dict(model_type='gpt2', layer_norm_epsilon=1e-5, scale_attn_weights=True, n_inner=4 * hf.get('n_embd', 0),
-                          scale_attn_by_inverse_layer_idx=False, tie_word_embeddings=True)
-            odd = {k: hf[k] for k, v in wanted.items() if hf.get(k) not in (None, v)}
-            config = dict(block_size=hf['n_positions'], bias=True, activation=activation[hf.get('activation_function', 'gelu_new')],
-                          **{k: hf[k] for k in ('vocab_size', 'n_layer', 'n_head', 'n_embd')}, **(override_args or {}))
-        except (KeyError, TypeError, AttributeError) as e:
-            odd = odd or {'config.json': f'lacks or has an unknown {e}'}
+            what = 'pip install transformers' if isinstance(e, ImportError) else 'it must be a GPT-2 on the hub, or a folder with one'
+            raise UserError(f"cannot read config.json and model.safetensors of {model_type!r}; {what} ({type(e).__name__}: {str(e).split('. ')[0]})") from e
+        activations = {'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu': 'gelu'}
+        sizes = dict(vocab_size='vocab_size', block_size='n_positions', n_layer='n_layer', n_head='n_head', n_embd='n_embd')
+        able = dict(model_type=['gpt2'], layer_norm_epsilon=[1e-5], scale_attn_weights=[True], scale_attn_by_inverse_layer_idx=[False],
+                    tie_word_embeddings=[True], n_inner=[4 * hf.get('n_embd', 0)], activation_function=list(activations))
+        odd = {k: hf[k] for k, v in able.items() if hf.get(k) not in (None, *v)} | {k: 'missing' for k in sizes.values() if k not in hf}
         if odd:
-            raise UserError(f"{model_type} is no GPT-2 of the kind that this model computes: {odd}")
+            raise UserError(f"{model_type} is no GPT-2 of the kind that this model computes; its config.json has {odd}")
+        config = GPTConfig(bias=True, activation=activations[hf.get('activation_function') or 'gelu_new'],
+                           **{ours: hf[theirs] for ours, theirs in sizes.items()}, **(override_args or {}))
         matrices = ('attn.c_attn.weight', 'attn.c_proj.weight', 'mlp.c_fc.weight', 'mlp.c_proj.weight')
         for name in list(state): # theirs multiply from the right, so the four matrices of a block are transposed
             tensor = state.pop(name).float()
             if not name.endswith(('.attn.bias', '.attn.masked_bias', 'lm_head.weight')): # causal masks, and the tied head
                 name = 'transformer.' + name.removeprefix('transformer.')
                 state[name] = tensor.t().contiguous() if name.endswith(matrices) else tensor
-        return cls.from_state(GPTConfig(**config), state)
+        return cls.from_state(config, state)
 
     @torch.no_grad()
     def crop_block_size(self, block_size):
         """Forget the positions from block_size on. Raises UserError if the model never had that many."""
         if not 1 <= block_size <= self.config.block_size:
-            raise UserError(f"block_size {block_size} is not within the model's 1 to {self.config.block_size}")
+            raise UserError(f"block_size {block_size} is not within these weights' 1 to {self.config.block_size}; leave --block_size out")
         self.config.block_size = block_size
         self.transformer.wpe = nn.Embedding.from_pretrained(self.transformer.wpe.weight[:block_size].clone(), freeze=False)
 
@@ -242,9 +248,8 @@ class GPT(nn.Module):
 
     def estimate_mfu(self, fwdbwd_per_iter, dt, peak=None):
         """
-        Model FLOPs utilisation: the share of peak (FLOP/s; without it, what peak_flops knows of this device in bfloat16)
-        that fwdbwd_per_iter sequences in dt seconds come to. A token costs 6·N + 12·layers·heads·hs·T, PaLM's appendix B
-        (arXiv:2204.02311). nan where the device is unknown.
+        Model FLOPs utilisation: the share of peak (FLOP/s; else what peak_flops knows of this device in bfloat16, or nan) that
+        fwdbwd_per_iter sequences in dt seconds come to. A token costs 6·N + 12·layers·C·T, PaLM's appendix B (arXiv:2204.02311).
         """
         c = self.config
         per_token = 6 * self.get_num_params() + 12 * c.n_layer * c.n_embd * c.block_size
@@ -252,22 +257,86 @@ class GPT(nn.Module):
         return per_token * c.block_size * fwdbwd_per_iter / dt / peak
 
     # ---- generation ----------------------------------------------------------------------------------------------------
-    @torch.no_grad()
-    def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None):
-        """Continue each row of idx (B, T) by max_new_tokens; temperature 0 takes the likeliest, top_k 0 or None is off."""
-        for _ in range(max_new_tokens):
-            logits = self(idx[:, -self.config.block_size:])[0][:, -1].float() # (B, V)
-            idx = torch.cat([idx, pick(logits, temperature, top_k)], dim=1)
-        return idx
+    @torch.inference_mode()
+    def stream(self, prompts, max_new_tokens, temperature=1.0, top_k=None, top_p=None, context_stride=1, n_vocab=None,
+               draws=None, compiled=False):
+        """
+        Yields, max_new_tokens times, the next id of each row, (B,) on the model's device. prompts are B lists of ids; each row
+        gets what it would get alone. For the choice see pick; draws (B, max_new_tokens) default to torch's CPU generator,
+        ids from n_vocab up are never drawn. compiled makes a step one graph of static shapes, a CUDA graph where there is CUDA.
 
-def pick(logits, temperature, top_k=None):
-    """One token id a row, (B, 1), from logits (B, V)."""
+        Keys and values are kept until a row fills block_size. Positions are absolute, so from there on the window moves and is
+        computed anew: by one token for each, or by context_stride at once, after which that many fit before it moves again.
+        Raises UserError for an empty prompt or a context_stride that is not within 1 to block_size.
+        """
+        def choose(x, draws): # from last hidden states (B, C)
+            return pick(self.lm_head(x)[:, :n_vocab].float(), draws, temperature, top_k, top_p)
+        def step(token, at, cache, draws):
+            return choose(self.trunk(token[:, None], cache, at)[:, 0], draws)
+        c, weight, B, ends = self.config, self.lm_head.weight, len(prompts), torch.tensor([len(p) for p in prompts])
+        if not ends.all() or not 1 <= context_stride <= c.block_size:
+            raise UserError(f"a prompt needs a token, and context_stride, {context_stride}, must be within 1 to block_size, {c.block_size}")
+        draws = torch.rand(B, max_new_tokens) if draws is None else draws
+        text = F.pad(nn.utils.rnn.pad_sequence([torch.tensor(p) for p in prompts], batch_first=True), (0, max_new_tokens))
+        first = (ends - c.block_size).clamp(min=0) # of each row's window; it and ends stay on the host
+        rows, draws, text, here = (x.to(weight.device) for x in (torch.arange(B), draws, text, ends))
+        cache = [weight.new_zeros(2, B, c.n_head, min(c.block_size, text.size(1)), c.n_embd // c.n_head) for _ in range(c.n_layer)]
+        if compiled:
+            for x in cache:
+                torch._dynamo.mark_static_address(x, guard=False) # a CUDA graph writes to them where they are
+            step = torch.compile(step, fullgraph=True, dynamic=False, mode='reduce-overhead' if weight.is_cuda else None)
+        for t in range(max_new_tokens):
+            full = ends - first > c.block_size
+            if t == 0 or full.any():
+                first += full * context_stride
+                sizes = ends - first
+                T, even = int(sizes.max()), bool((sizes == sizes[0]).all())
+                span = first[:, None] + torch.arange(T) # a shorter row reads on into zeros, which it does not look at
+                window = text.gather(1, span.clamp(max=text.size(1) - 1).to(weight.device))
+                if t == 0 and all(p == prompts[0] for p in prompts):
+                    window = window[:1] # one row does for all
+                x = self.trunk(window, cache if T < c.block_size or context_stride > 1 else None).expand(B, -1, -1)
+                at = (sizes - 1).to(weight.device)
+                token = choose(x[rows, at], draws[:, t])
+            else:
+                at, T = at + 1, T + 1
+                if even and not compiled:
+                    token = step(token, T - 1, cache, draws[:, t])
+                else:
+                    token = step(token, at, cache if compiled else [x[..., :T, :] for x in cache], draws[:, t])
+            text[rows, here] = token
+            here, ends = here + 1, ends + 1
+            yield token
+
+    @torch.no_grad()
+    def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(), **more):
+        """
+        Continue each row of idx (B, T) by max_new_tokens ids, or until all rows had one of the ids in stop, which a row then
+        repeats. Returns (B, T + the new ones); for the rest, and to see them as they come, see stream.
+        """
+        ids, over, stop = [idx], torch.zeros_like(idx[:, :1], dtype=torch.bool), torch.tensor(stop, device=idx.device)
+        for token in self.stream(idx.tolist(), max_new_tokens, temperature, top_k, top_p, **more):
+            ids.append(torch.where(over, ids[-1][:, -1:], token[:, None]))
+            over |= torch.isin(ids[-1], stop)
+            if len(stop) and over.all():
+                break
+        return torch.cat(ids, 1)
+
+def pick(logits, draws, temperature, top_k=None, top_p=None):
+    """
+    One id a row, (B,), from logits (B, V), where the row's number in draws, (B,) in [0, 1), falls among the probabilities of
+    the top_k likeliest ids, of those the likeliest that come to top_p; 0 or None is off. temperature 0 takes the likeliest.
+    """
     if temperature < 1e-6: # below that the division would overflow
-        return logits.argmax(-1, keepdim=True)
-    if top_k:
-        kth = logits.topk(min(top_k, logits.size(-1))).values[:, -1:]
-        logits = logits.where(logits >= kth, float('-inf'))
-    return torch.multinomial(F.softmax(logits / temperature, -1), 1)
+        return logits.argmax(-1)
+    V, ids = logits.size(-1), None # in their own order, which needs no sorting, if all may be drawn
+    if top_p or 0 < (top_k or 0) < V:
+        logits, ids = logits.topk(min(top_k or V, V))
+    mass = F.softmax(logits / temperature, -1).cumsum(-1)
+    end = mass.size(-1) - 1
+    limit = mass.gather(1, (mass < top_p).sum(-1, keepdim=True).clamp(max=end)) if top_p else mass[:, -1:]
+    choice = torch.searchsorted(mass, draws[:, None] * limit, right=True).clamp(max=end)
+    return (choice if ids is None else ids.gather(1, choice))[:, 0]
 
 # Dense peaks in TFLOP/s by a part of the device's name: bfloat16 or float16 with float32 sums, and float32 through TF32.
 # From NVIDIA's data sheets and architecture papers; the first match counts.
@@ -281,7 +350,7 @@ def peak_flops(device, dtype):
     name = torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda' else ''
     return next((1e12 * (tf32 if dtype == 'float32' else half) for part, half, tf32 in PEAKS if re.search(rf'\b{part}\b', name) and 'Laptop' not in name), None)
 
-# ---- files and text ------------------------------------------------------------------------------------------------------
+# ---- checkpoints ---------------------------------------------------------------------------------------------------------
 def load_checkpoint(path):
     """
     The dict in a ckpt.pt, its tensors on the CPU, its parameter names without compile's prefix. Nothing in the file is
@@ -303,8 +372,6 @@ def load_checkpoint(path):
             if not (v.is_floating_point() and v.isfinite().all()):
                 raise ValueError(f"the weights in {k} are not finite numbers")
             checkpoint['model'][k] = v.float()
-        if checkpoint.get('codec') is not None:
-            check_codec(checkpoint['codec'], checkpoint['model_args']['vocab_size'])
     except FileNotFoundError as e:
         raise UserError(f"there is no checkpoint {path}; train first, or give the right --out_dir") from e
     except pickle.UnpicklingError as e:
@@ -319,9 +386,9 @@ def newest_checkpoint(out_dir):
     which newer file is not, or that there is none at all. Raises UserError if there are files and none is whole.
     """
     kept = sorted(glob.glob(os.path.join(glob.escape(out_dir), 'ckpt_[0-9]*.pt')), reverse=True)
-    names = ('ckpt_last.pt', 'ckpt.pt') # the first is there only while it is the newer one
+    last, ckpt, best = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('_last', '', '_best'))
     problem = None
-    for path in filter(os.path.exists, [*(os.path.join(out_dir, n) for n in names), *kept, os.path.join(out_dir, 'ckpt_best.pt')]):
+    for path in filter(os.path.exists, [last, ckpt, *kept, best]): # the first is there only while it is the newest
         try:
             return path, load_checkpoint(path), problem
         except UserError as e:
@@ -330,13 +397,9 @@ def newest_checkpoint(out_dir):
         raise UserError(problem + '; move it away to start anew')
     return None, None, f"there is no checkpoint in {out_dir!r} to resume from; give the --out_dir of a run, or --init_from=auto to start one"
 
-def on_host(x):
+def on_host(state):
     """A copy of a nested state in host memory, which the updates to come leave alone."""
-    if isinstance(x, torch.Tensor):
-        return x.detach().to('cpu', copy=True)
-    if isinstance(x, dict):
-        return {k: on_host(v) for k, v in x.items()}
-    return [on_host(v) for v in x] if isinstance(x, (list, tuple)) else x
+    return tree_map_only(torch.Tensor, lambda x: x.detach().to('cpu', copy=True), state)
 
 def save_checkpoint(state, paths, keep=1):
     """
@@ -367,68 +430,3 @@ def fsync(path):
     fd = os.open(path or '.', os.O_RDONLY if os.path.isdir(path or '.') else os.O_RDWR)
     os.fsync(fd)
     os.close(fd)
-
-class PlainUnpickler(pickle.Unpickler):
-    """Reads numbers, strings and containers, and refuses anything that would import a name."""
-    def find_class(self, module, name):
-        raise pickle.UnpicklingError(f"it wants to import {module}.{name}")
-
-def find_data(dataset):
-    """The folder of a dataset: data/dataset here, or else beside this file. Raises UserError if there is none."""
-    places = [os.path.join(p, 'data', dataset) for p in ('', os.path.dirname(os.path.abspath(__file__)))]
-    for folder in filter(os.path.isdir, places):
-        return folder
-    there = sorted(os.path.basename(os.path.dirname(p)) for p in glob.glob(os.path.join(os.path.dirname(places[1]), '*', 'prepare.py')))
-    raise UserError(f"there is no dataset {dataset!r}, neither {' nor '.join(places)}; there is {', '.join(there)}, or a folder of your own")
-
-def open_bin(folder, split, meta, least=1):
-    """A split's ids, mapped from the disk. Raises UserError if the file is missing, cut short, or has fewer than least."""
-    path, dtype = os.path.join(folder, f'{split}.bin'), np.dtype((meta or {}).get('dtype', 'uint16'))
-    if not os.path.isfile(path):
-        script = os.path.join(folder, 'prepare.py')
-        raise UserError(f"{path} is missing: run python {script if os.path.exists(script) else 'data/prepare.py TEXT --name=NAME'}")
-    size = os.path.getsize(path)
-    if size == 0 or size % dtype.itemsize:
-        raise UserError(f"{path} has {size} bytes, no whole number of {dtype} tokens: it is cut short or of another kind, prepare it again")
-    if size < least * dtype.itemsize:
-        raise UserError(f"{path} has {size // dtype.itemsize} tokens, fewer than block_size {least - 1} and the one to predict; give a smaller --block_size")
-    return np.memmap(path, dtype=dtype, mode='r')
-
-def check_codec(meta, vocab_size):
-    """Raise TypeError or KeyError unless the tables of a meta.pkl have one text for each of vocab_size ids."""
-    V, stoi, itos = (meta[k] for k in ('vocab_size', 'stoi', 'itos'))
-    if not (type(V) is int and V == vocab_size == len(itos) > 0 and meta.get('dtype', 'uint16') in ('uint16', 'uint32')
-            and all(type(itos[i]) is str for i in range(V)) and all(type(s) is str and type(i) is int and 0 <= i < V for s, i in stoi.items())):
-        raise TypeError(f"its tables stoi and itos do not pair text with the ids below {vocab_size}")
-
-def load_meta(path):
-    """The dict in a meta.pkl; None if there is no such file, which means GPT-2 BPE. Raises UserError for a bad one."""
-    if not os.path.exists(path):
-        return None
-    try:
-        with open(path, 'rb') as f:
-            meta = PlainUnpickler(io.BytesIO(f.read())).load()
-        check_codec(meta, meta['vocab_size'])
-    except Exception as e:
-        raise UserError(f"{path} is no meta.pkl of plain data ({type(e).__name__}: {e}): not loaded") from e
-    return meta
-
-def get_codec(meta):
-    """(encode: text -> ids, decode: ids -> text) of a meta.pkl's content; without one GPT-2 BPE, which needs tiktoken."""
-    if meta is None:
-        try:
-            import tiktoken
-        except ImportError as e:
-            raise UserError("text in GPT-2 BPE needs the package tiktoken: pip install tiktoken") from e
-        try:
-            bpe = tiktoken.get_encoding('gpt2')
-        except Exception as e: # no network, in one of many forms
-            raise UserError(f"tiktoken could not fetch GPT-2's tables ({type(e).__name__})") from e
-        return (lambda text: bpe.encode(text, allowed_special={'<|endoftext|>'})), lambda ids: bpe.decode([i for i in ids if i < bpe.n_vocab])
-    stoi, itos = meta['stoi'], meta['itos']
-    def encode(text):
-        unknown = sorted(set(text) - set(stoi))
-        if unknown:
-            raise UserError(f"the model never saw {' '.join(map(repr, unknown))}; it knows {''.join(sorted(stoi))!r}")
-        return [stoi[c] for c in text]
-    return encode, lambda ids: ''.join(itos[i] for i in ids)

@@ -4,25 +4,35 @@ Draws text from a trained model.
 what train.py saved:       python sample.py --out_dir=out-python-char
 OpenAI's weights:          python sample.py --init_from=gpt2-xl --start="What is the answer to life?" --num_samples=5
 a prompt from a file:      python sample.py --start=FILE:prompt.txt
+one prompt a line:         python sample.py --start=LINES:prompts.txt --num_samples=1
 """
 import os
+import sys
+import time
+from itertools import islice
 
+import numpy as np
 import torch
+from tqdm import tqdm
 
-from model import GPT, get_codec, load_checkpoint, load_meta
+from data.prepare import Text, get_codec, load_meta
+from model import GPT, load_checkpoint
 
 # ---- settings ----------------------------------------------------------------------------------------------------------
 init_from = 'resume' # 'resume' for a checkpoint in out_dir; else the name of a GPT-2, such as 'gpt2-xl', or a folder with one
 out_dir = 'out' # where ckpt.pt is
-start = "\n" # the prompt; FILE:name takes it from a UTF-8 file
-num_samples = 10
+start = "\n" # the prompt; FILE:name takes it from a UTF-8 file, LINES:name takes a prompt from each line of one
+num_samples = 10 # of each prompt
 max_new_tokens = 500 # of each sample
 temperature = 0.8 # below 1.0 the likely gets likelier; 0 always takes the likeliest token
 top_k = 200 # draw from the k likeliest tokens only; 0 or None: from all
-seed = 1337
+top_p = 0.0 # draw from the likeliest tokens that come to this probability only; 0 or None: from all
+stop = '' # a sample ends before this text, and before <|endoftext|>
+context_stride = 1 # tokens by which the window moves when it is full; 1 is exact, half of block_size many times faster
+seed = 1337 # sample i of it is the same however many there are
 device = 'auto' # 'cuda', 'cuda:1', 'xpu', 'mps' or 'cpu'; auto: the best there is
-dtype = 'auto' # 'float32', 'bfloat16' or 'float16'
-compile = False # True compiles the network first
+dtype = 'auto' # 'float32', 'bfloat16' or 'float16', of weights and cache too
+compile = False # True compiles the step from one token to the next; pays for thousands of them
 _here = os.path.dirname(os.path.abspath(__file__))
 exec(open(os.path.join(_here, 'configurator.py'), encoding='utf-8').read())
 
@@ -34,32 +44,56 @@ if init_from == 'resume':
     metas = [os.path.join(p, 'data', str(checkpoint['config'].get('dataset', '')), 'meta.pkl') for p in ('', _here)]
     codec = (checkpoint['codec'] if 'codec' in checkpoint # else written by nanoGPT: the tables are with the data, if at all
              else load_meta(next(filter(os.path.exists, metas), metas[0])))
-    if not (codec['vocab_size'] == model.config.vocab_size if codec else model.config.vocab_size >= 50257):
-        found = f"is of other data, with one of {codec['vocab_size']}" if codec else "is missing"
-        stop(f"the model has a vocabulary of {model.config.vocab_size}; {metas[0]}, which should say what it is, {found}")
 else:
-    model, codec = GPT.from_pretrained(init_from, dict(dropout=0.0)), None
-encode, decode = get_codec(codec)
-if start.startswith('FILE:'):
+    model, codec, metas = GPT.from_pretrained(init_from, dict(dropout=0.0)), None, ['']
+if codec.get('vocab_size') != model.config.vocab_size if codec else model.config.vocab_size < 50257:
+    found = f"is of other data, with one of {codec.get('vocab_size')}" if codec else "is missing"
+    refuse(f"the model has a vocabulary of {model.config.vocab_size}; {metas[0]}, which should say what it is, {found}")
+encode, decode, n_vocab, end_of_text = get_codec(codec)
+kind, colon, name = start.partition(':')
+starts = [start]
+if colon and kind in ('FILE', 'LINES'):
     try:
-        with open(start[5:], encoding='utf-8') as f:
-            start = f.read()
+        with open(name, encoding='utf-8') as f:
+            starts = [f.read()] if kind == 'FILE' else f.read().splitlines()
     except (OSError, UnicodeDecodeError) as e:
-        stop(f"cannot read the prompt's file {start[5:]!r} ({e}); give a UTF-8 text file")
-prompt = encode(start)
-if not prompt:
-    stop("start is empty; give at least one character, or <|endoftext|> with a GPT-2")
-if max(prompt) >= model.config.vocab_size:
-    stop(f"the prompt's ids go up to {max(prompt)}, the model's to {model.config.vocab_size - 1}: this text is not its text")
+        refuse(f"cannot read the prompt's file {name!r} ({e}); give a UTF-8 text file")
+prompts = [encode(text) for text in starts for _ in range(num_samples)]
+if not prompts or not all(prompts):
+    refuse("start is empty; give at least one character, or <|endoftext|> with a GPT-2")
+if max(map(max, prompts)) >= n_vocab:
+    refuse(f"the prompt's ids go up to {max(map(max, prompts))}, the model's to {n_vocab - 1}: this text is not its text")
 print(f"number of parameters: {model.get_num_params() / 1e6:.2f}M")
-model.to(device).eval()
-if compile:
-    model.compile()
+model.to(device, getattr(torch, dtype)).eval()
 
 # ---- samples -----------------------------------------------------------------------------------------------------------
-x = torch.tensor([prompt], device=device) # (1, T)
-for _ in range(num_samples):
-    with ctx:
-        y = model.generate(x, max_new_tokens, temperature, top_k)
-    print(decode(y[0].tolist()), flush=True)
-    print('---------------', flush=True)
+def rows_at_once():
+    """How many samples fit into half of the free memory: their keys and values, and what computing a prompt takes."""
+    c, width = model.config, min(model.config.block_size, max(map(len, prompts)) + max_new_tokens)
+    each = width * c.n_embd * model.lm_head.weight.element_size() * (2 * c.n_layer + 16) + 16 * c.vocab_size
+    pages = device_type == 'cpu' and 'SC_AVPHYS_PAGES' in getattr(os, 'sysconf_names', ()) # on Linux
+    free = os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') if pages else 4e9
+    return max(1, int((torch.cuda.mem_get_info(device)[0] if device_type == 'cuda' else free) / 2 / each))
+
+streaming, size = len(prompts) == 1, rows_at_once()
+made, t0 = 0, time.perf_counter()
+for begin in range(0, len(prompts), size):
+    batch = prompts[begin:begin + size]
+    samples = [Text(p, decode, max_new_tokens, end_of_text, stop) for p in batch]
+    own = [np.random.default_rng((seed, (begin + i) % num_samples)) for i in range(len(batch))] # so no sample depends on another
+    draws = torch.from_numpy(np.stack([rng.random(max_new_tokens, np.float32) for rng in own]))
+    steps = model.stream(batch, max_new_tokens, temperature, top_k, top_p, context_stride, n_vocab, draws, compile)
+    with tqdm(total=max_new_tokens, unit='token', leave=False, disable=True if streaming else None) as bar:
+        while not all(s.over for s in samples):
+            some = list(islice(steps, 1 if streaming else 16)) # looking at them makes a GPU wait
+            for sample, ids in zip(samples, torch.stack(some, 1).tolist(), strict=True):
+                sample.add(ids)
+            bar.update(len(some))
+            if streaming:
+                print(samples[0].fresh(), end='', flush=True)
+    steps.close()
+    for sample in samples:
+        print(sample.fresh(), '---------------', sep='\n', flush=True)
+    made += sum(s.made for s in samples)
+seconds = time.perf_counter() - t0
+print(f"{made} tokens in {seconds:.2f} s, {made / seconds:.1f} tokens/s", file=sys.stderr)

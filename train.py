@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from model import GPT, GPTConfig, find_data, load_meta, newest_checkpoint, on_host, open_bin, peak_flops, save_checkpoint
+from data.prepare import Tokens, find_data, load_meta
+from model import GPT, GPTConfig, newest_checkpoint, on_host, peak_flops, save_checkpoint
 
 # ---- settings ----------------------------------------------------------------------------------------------------------
 # reading and writing
@@ -39,8 +40,7 @@ save_minutes = 0.0 # the same by the clock
 keep_checkpoints = 1 # above 1, the last so many stay as ckpt_ITERATION.pt, beside ckpt.pt
 save_best = False # also keep the state with the lowest val loss, as ckpt_best.pt
 init_from = 'scratch' # 'resume', 'auto' (resume if out_dir has a checkpoint, else scratch), 'gpt2', 'gpt2-xl' and so on, or a folder
-# wandb, beside metrics.jsonl
-wandb_log = False
+wandb_log = False # metrics.jsonl is written in any case
 wandb_project = 'owt'
 wandb_run_name = 'gpt2'
 # data
@@ -66,7 +66,6 @@ decay_lr = True # False: constant
 warmup_iters = 2000
 lr_decay_iters = 600000 # where it arrives at min_lr; usually max_iters
 min_lr = 6e-5 # usually a tenth of learning_rate
-# safety
 max_bad_steps = 10 # updates in a row with a loss or gradient that is not finite before the run stops
 # machine: auto means whatever this one does best
 seed = 1337 # of initial weights, data order and dropout
@@ -85,28 +84,30 @@ def ask_to_stop(number, frame):
     if stop_signal and number == signal.SIGINT:
         os._exit(128 + number) # the second Ctrl-C does not wait
     stop_signal = number
-for name in ('SIGINT', 'SIGTERM', 'SIGUSR1'): # the last is what Slurm can be told to send before its time limit
-    if hasattr(signal, name):
-        signal.signal(getattr(signal, name), ask_to_stop)
+for number in {'SIGINT', 'SIGTERM', 'SIGUSR1'} & set(dir(signal)): # the last is what Slurm can be told to send before its time limit
+    signal.signal(getattr(signal, number), ask_to_stop)
 
 if gradient_accumulation_steps % world_size:
-    stop(f"gradient_accumulation_steps {gradient_accumulation_steps} cannot be shared among {world_size} processes; "
+    refuse(f"gradient_accumulation_steps {gradient_accumulation_steps} cannot be shared among {world_size} processes; "
          f"a multiple of {world_size} can, such as {-(-gradient_accumulation_steps // world_size) * world_size}")
 if dtype == 'float16' and device_type != 'cuda':
-    stop(f"float16 is trained with loss scaling, which needs CUDA; on {device_type} use bfloat16 or float32")
+    refuse(f"float16 is trained with loss scaling, which needs CUDA; on {device_type} use bfloat16 or float32")
 micro_steps = gradient_accumulation_steps // world_size # micro-batches of this process in one iteration
 master_process = rank == 0
 notice = partial(print, flush=True) if master_process else lambda *args: None
 
 # ---- data and checkpoint: a batch is a function of seed, split, iteration and micro-batch, whatever else happens -------------
 data_dir = find_data(dataset)
+if not data_dir:
+    there = sorted(str(p.parent.name) for p in Path(_here, 'data').glob('*/prepare.py'))
+    refuse(f"there is no dataset {dataset!r}, neither here nor beside train.py; there is {', '.join(there)}, or a folder of your own")
 meta = load_meta(os.path.join(data_dir, 'meta.pkl'))
 ckpt_path, last_path, best_path = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('', '_last', '_best'))
 checkpoint = None
 if init_from in ('resume', 'auto'):
     saved_path, checkpoint, problem = newest_checkpoint(out_dir)
     if problem and init_from == 'resume':
-        stop(problem + (f"; {saved_path} is good, and --init_from=auto goes on from it" if checkpoint else ''))
+        refuse(problem + (f"; {saved_path} is good, and --init_from=auto goes on from it" if checkpoint else ''))
     if problem and checkpoint:
         notice(f"{problem}; going on from {saved_path}")
     init_from = 'resume' if checkpoint else 'scratch'
@@ -114,40 +115,22 @@ if checkpoint and 'block_size' not in given:
     block_size = checkpoint['model_args']['block_size']
 vocab_size = checkpoint['model_args']['vocab_size'] if checkpoint else meta['vocab_size'] if meta else 50304
 if meta and (vocab_size != meta['vocab_size'] or init_from.startswith('gpt2')) or checkpoint and checkpoint.get('codec', meta) != meta:
-    stop(f"the weights were trained on other tokens than dataset {dataset!r} has; choose the dataset that they were trained on, "
+    refuse(f"the weights were trained on other tokens than dataset {dataset!r} has; choose the dataset that they were trained on, "
          "or for OpenAI's weights one in GPT-2's BPE")
 
-def tokens(split):
-    """The split's ids, mapped anew at each call, so that the pages of a long run are given back."""
-    return open_bin(data_dir, split, meta, block_size + 1)
-
-def check_ids(ids, split):
-    """On a GPU an id that is too large would be an assertion without a name."""
-    if ids.max() >= vocab_size:
-        stop(f"{split}.bin in {data_dir} holds the id {ids.max()}, but the model's ids end at {vocab_size - 1}: "
-             "the data, its meta.pkl and the weights do not belong together; prepare the data again")
-
-n_tokens = {split: len(tokens(split)) for split in ('train', 'val')}
-for split in n_tokens:
-    check_ids(tokens(split)[:10_000_000], split) # the rest as it is read
+open_data = lambda: {split: Tokens(data_dir, split, meta, vocab_size, block_size) for split in ('train', 'val')}
+data = open_data()
 
 def gather(split, starts):
     """Inputs and targets, each (B, T), of the windows that begin at starts (B), on the device."""
-    rows = tokens(split)[starts[:, None] + np.arange(block_size + 1)]
-    check_ids(rows, split)
-    rows = torch.from_numpy(rows.astype(np.int64))
-    if device_type == 'cuda':
-        rows = rows.pin_memory()
-    rows = rows.to(device, non_blocking=True)
+    rows = torch.from_numpy(data[split].windows(starts))
+    rows = (rows.pin_memory() if device_type == 'cuda' else rows).to(device, non_blocking=True)
     return rows[:, :-1], rows[:, 1:]
 
-def stream(*purpose):
-    """Random numbers for one purpose, a tuple of whole numbers, that no other purpose can disturb."""
-    return np.random.default_rng((seed, *purpose))
-
 def train_batch(iteration, micro_batch):
-    """micro_batch counts over all processes, so their number does not change the data."""
-    return gather('train', stream(0, iteration, micro_batch).integers(n_tokens['train'] - block_size, size=batch_size))
+    """Random numbers of its own make it; micro_batch counts over all processes, so their number does not change the data."""
+    rng = np.random.default_rng((seed, 0, iteration, micro_batch))
+    return gather('train', rng.integers(len(data['train']) - block_size, size=batch_size))
 
 def batches():
     """This process's training batches from the present iteration on, each read while the one before computes."""
@@ -165,27 +148,24 @@ if init_from == 'scratch':
 elif init_from == 'resume':
     model = GPT.from_checkpoint(checkpoint, dict(dropout=dropout))
     iter_num, best_val_loss = checkpoint['iter_num'], checkpoint['best_val_loss']
-    was = {k: v for k, v in checkpoint['config'].items() if isinstance(v, (int, float, str))}
-    changed = [f'{k} {was[k]!r} -> {config[k]!r}' for k in config if k in was and config[k] != was[k]
-               and k not in (*shape, 'init_from', 'out_dir', 'device', 'backend')]
+    changed = [f'{k} {v!r} -> {config[k]!r}' for k, v in checkpoint['config'].items() if k in given - {'init_from', *shape} and config[k] != v]
     notice(f"resuming from {saved_path} after {iter_num} iterations, best val loss {best_val_loss:.4f}"
            + (f"; not as it was: {', '.join(changed)}" if changed else ''))
 elif init_from.startswith('gpt2') or '/' in init_from or os.path.isdir(init_from):
     model = GPT.from_pretrained(init_from, dict(dropout=dropout))
     block_size = block_size if 'block_size' in given else min(block_size, model.config.block_size)
     vocab_size = model.config.vocab_size
+    data = open_data()
 else:
-    stop(f"init_from {init_from!r} is not scratch, resume, auto, the name of a GPT-2 on the hub or a folder with one")
-if block_size > model.config.block_size:
-    stop(f"block_size {block_size} is more than the {model.config.block_size} positions of these weights; leave --block_size out")
-if block_size < model.config.block_size:
+    refuse(f"init_from {init_from!r} is not scratch, resume, auto, the name of a GPT-2 on the hub or a folder with one")
+if block_size != model.config.block_size:
     model.crop_block_size(block_size)
-differ = [f'{k} is {v}, not {config[k]}' for k, v in vars(model.config).items() if k in shape and k in given and v != config[k]]
-if differ:
-    notice(f"the weights decide: {', '.join(differ)}")
+for k in given & {*shape}:
+    if getattr(model.config, k) != config[k]:
+        notice(f"the weights decide: {k} is {getattr(model.config, k)}, not {config[k]}")
 config.update({k: getattr(model.config, k) for k in shape}) # what runs
 progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_steps=0) # what the next iterations still ask
-progress |= (checkpoint or {}).get('progress', {})
+progress.update((checkpoint or {}).get('progress', {}))
 if checkpoint and not eval_only and (iter_num > max_iters or iter_num == max_iters == progress['evaluated_at']):
     notice(f"nothing to do: {saved_path} has made {iter_num} of max_iters {max_iters} iterations; a larger --max_iters goes on")
     sys.exit(0)
@@ -212,7 +192,7 @@ if init_from == 'resume' and checkpoint.get('optimizer'):
         if scaler.is_enabled() and 'scaler' in checkpoint:
             scaler.load_state_dict(checkpoint['scaler'])
     except Exception as e: # what a foreign state raises is anyone's guess
-        stop(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {e}); --init_from=scratch starts anew")
+        refuse(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {e}); --init_from=scratch starts anew")
 checkpoint = None
 if compile:
     model.compile(dynamic=False) # in place: the names of parameters stay
@@ -249,12 +229,11 @@ def estimate_loss():
     losses = {}
     model.eval()
     for split in ('train', 'val'):
-        last = n_tokens[split] - block_size - 1
+        last = len(data[split]) - block_size - 1
         n = min(eval_iters, math.ceil((last + 1) / (block_size * batch_size)))
         starts = np.linspace(0, last, n * batch_size).astype(np.int64).reshape(n, batch_size)
         total = torch.zeros((), device=device)
-        bar = tqdm(starts[rank::world_size], f'evaluating {split}', leave=False, disable=None if master_process else True)
-        for rows in bar:
+        for rows in tqdm(starts[rank::world_size], f'evaluating {split}', leave=False, disable=None if master_process else True):
             with ctx:
                 total += model(*gather(split, rows))[1]
         losses[split] = all_sum(total).item() / n
@@ -266,7 +245,7 @@ def save(improved):
     """Copy the state after iter_num updates and have it written while training goes on; one write at a time."""
     global writing, saved_at
     if not torch.stack([p.isfinite().all() for p in model.parameters()]).all():
-        stop(f"weights are no longer finite at iteration {iter_num}; nothing was saved, what was saved before is as it was")
+        refuse(f"weights are no longer finite at iteration {iter_num}; nothing was saved, what was saved before is as it was")
     saved()
     paths = [best_path] if save_best and improved else []
     if keep_checkpoints > 1:
@@ -286,7 +265,7 @@ def saved():
     try:
         return writing and writing.result()
     except (OSError, RuntimeError) as e:
-        stop(f"could not save into {out_dir!r} ({' '.join(str(e).split())[:200]}); what was saved before is untouched, --init_from=auto goes on from it")
+        refuse(f"could not save into {out_dir!r} ({' '.join(str(e).split())[:200]}); what was saved before is untouched, --init_from=auto goes on from it")
 
 # ---- logging ---------------------------------------------------------------------------------------------------------------
 metrics = None
@@ -295,11 +274,11 @@ if master_process and not eval_only:
         there = next(p for p in (Path(out_dir).absolute(), *Path(out_dir).absolute().parents) if p.exists())
         needed, free = 12 * model.get_num_params(False), shutil.disk_usage(there).free # weights and two moments in float32
         if free < needed:
-            stop(f"a checkpoint takes {needed / 1e9:.1f} GB, and {out_dir!r} has {free / 1e9:.1f} GB free; free some or give another --out_dir")
+            refuse(f"a checkpoint takes {needed / 1e9:.1f} GB, and {out_dir!r} has {free / 1e9:.1f} GB free; free some or give another --out_dir")
         os.makedirs(out_dir, exist_ok=True)
         metrics = open(os.path.join(out_dir, 'metrics.jsonl'), 'a', buffering=1, encoding='utf-8')
     except OSError as e:
-        stop(f"cannot write into out_dir {out_dir!r} ({e.strerror}); give another --out_dir")
+        refuse(f"cannot write into out_dir {out_dir!r} ({e.strerror}); give another --out_dir")
     if wandb_log:
         try:
             import wandb
@@ -359,7 +338,7 @@ while True:
     lr = get_lr(iter_num)
     for group in optimizer.param_groups:
         group['lr'] = lr
-    torch.manual_seed(int(stream(1, iter_num, rank).integers(2**63))) # dropout's
+    torch.manual_seed(int(np.random.default_rng((seed, 1, iter_num, rank)).integers(2**63))) # dropout's
     loss = torch.zeros((), device=device)
     for m in range(micro_steps):
         with wrapped.no_sync() if world_size > 1 and m < micro_steps - 1 else nullcontext():
@@ -394,7 +373,7 @@ while True:
         record('log', iter=iter_num, loss=mean_loss, ms=1000 * dt, tokens_per_s=tokens_per_iter / dt, mfu=mfu,
                norm=norm.item(), lr=lr, left_out=missing, spike=spike)
     if (logging or (iter_num + 1) % max_bad_steps == 0) and bad >= max_bad_steps:
-        stop(f"{int(bad)} updates in a row had a loss or gradient that is not finite; the weights are those before them. "
+        refuse(f"{int(bad)} updates in a row had a loss or gradient that is not finite; the weights are those before them. "
              "Try a lower --learning_rate, a longer --warmup_iters, --grad_clip=1.0 or --dtype=float32")
     iter_num += 1
 

@@ -1,5 +1,6 @@
 """
-Turns text into data/NAME/{train,val}.bin and meta.pkl. What all of data/*/prepare.py share is said here, once.
+Turns text into data/NAME/{train,val}.bin and meta.pkl, and reads them again: what a dataset is, is said here, once, for
+data/*/prepare.py and for the scripts.
 
 your own text, a file or folders of .txt, .md or .py:
     python data/prepare.py notes.txt --name=notes                    by characters
@@ -9,6 +10,7 @@ The last tenth of the text is kept to measure with, or every tenth file if there
 import argparse
 import hashlib
 import http.client
+import io
 import json
 import os
 import pickle
@@ -22,7 +24,10 @@ SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/
                '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
 
 def stop(message):
-    sys.exit(f"prepare.py: {' '.join(str(message).split())}")
+    """End the script that runs with a sentence and status 1."""
+    sys.exit(f"{os.path.basename(sys.argv[0])}: {' '.join(str(message).split())}")
+
+# ---- writing -----------------------------------------------------------------------------------------------------------
 
 def write_whole(path, data):
     """Write bytes under another name first, so that path never holds a part of them."""
@@ -125,6 +130,118 @@ def gpt2_bpe():
     except (OSError, ValueError) as e: # no network, or something else in the tables' place
         stop(f"tiktoken could not fetch GPT-2's tables ({' '.join(str(e).split())[:200]})")
 
+# ---- reading -----------------------------------------------------------------------------------------------------------
+def find_data(dataset):
+    """The folder of a dataset: data/dataset here, or else beside this file; None if there is neither."""
+    folders = os.path.join('data', dataset), os.path.join(os.path.dirname(os.path.abspath(__file__)), dataset)
+    return next(filter(os.path.isdir, folders), None)
+
+class Tokens:
+    """
+    A split of the dataset in folder, in windows of T ids and the next. Ends the script with a sentence if the bin is missing,
+    cut short, shorter than a window, or holds an id from vocab_size up, which on a GPU would be an assertion without a name.
+    """
+    def __init__(self, folder, split, meta, vocab_size, T):
+        self.path, self.dtype = os.path.join(folder, split + '.bin'), np.dtype((meta or {}).get('dtype', 'uint16'))
+        self.vocab_size, self.T = vocab_size, T
+        if not os.path.isfile(self.path):
+            script = os.path.join(folder, 'prepare.py')
+            stop(f"{self.path} is missing: run python {script if os.path.exists(script) else 'data/prepare.py TEXT --name=NAME'}")
+        size = os.path.getsize(self.path)
+        if size == 0 or size % self.dtype.itemsize:
+            stop(f"{self.path} has {size} bytes, no whole number of {self.dtype} tokens: it is cut short or of another kind, prepare it again")
+        if len(self) <= T:
+            stop(f"{self.path} has {len(self)} tokens, fewer than block_size {T} and the one to predict; give a smaller --block_size")
+        self.checked(self.ids()[:10_000_000]) # the rest as it is read
+
+    def __len__(self):
+        return os.path.getsize(self.path) // self.dtype.itemsize
+
+    def ids(self):
+        """All ids, mapped from the disk anew at each call, so that the pages of a long run are given back."""
+        return np.memmap(self.path, self.dtype, mode='r')
+
+    def checked(self, ids):
+        if ids.max() >= self.vocab_size:
+            stop(f"{self.path} holds the id {ids.max()}, but the model's ids end at {self.vocab_size - 1}: the data, its meta.pkl "
+                 "and the weights do not belong together; prepare the data again")
+        return ids
+
+    def windows(self, starts):
+        """The windows that begin at starts (B): int64 (B, T + 1)."""
+        return self.checked(self.ids()[starts[:, None] + np.arange(self.T + 1)]).astype(np.int64)
+
+class PlainUnpickler(pickle.Unpickler):
+    """Reads numbers, strings and containers, and refuses anything that would import a name."""
+    def find_class(self, module, name):
+        raise pickle.UnpicklingError(f"it wants to import {module}.{name}")
+
+def check_codec(meta):
+    """Raise TypeError or KeyError unless the tables of a meta.pkl have one text for each of its ids."""
+    V, stoi, itos = (meta[k] for k in ('vocab_size', 'stoi', 'itos'))
+    if not (type(V) is int and V == len(itos) > 0 and meta.get('dtype', 'uint16') in ('uint16', 'uint32')
+            and all(type(itos[i]) is str for i in range(V)) and all(type(s) is str and type(i) is int and 0 <= i < V for s, i in stoi.items())):
+        raise TypeError("its tables stoi and itos do not pair text with ids")
+
+def load_meta(path):
+    """The dict in a meta.pkl; None if there is no such file, which means GPT-2 BPE. A bad one ends the script."""
+    if not os.path.exists(path):
+        return None
+    try:
+        with open(path, 'rb') as f:
+            meta = PlainUnpickler(io.BytesIO(f.read())).load()
+        check_codec(meta)
+    except Exception as e:
+        stop(f"{path} is no meta.pkl of plain data ({type(e).__name__}: {e}): not loaded")
+    return meta
+
+def get_codec(meta):
+    """
+    (encode: text -> ids, decode: ids -> text, n_vocab, id of <|endoftext|> or None) of a meta.pkl's content; without one
+    GPT-2 BPE, which needs tiktoken.
+    """
+    if meta is None:
+        bpe = gpt2_bpe()
+        return (lambda text: bpe.encode(text, allowed_special={'<|endoftext|>'})), bpe.decode, bpe.n_vocab, bpe.eot_token
+    try:
+        check_codec(meta)
+    except Exception as e:
+        stop(f"the model's alphabet is damaged ({type(e).__name__}: {e})")
+    stoi, itos = meta['stoi'], meta['itos']
+    def encode(text):
+        unknown = sorted(set(text) - set(stoi))
+        if unknown:
+            stop(f"the model never saw {' '.join(map(repr, unknown))}; it knows {''.join(sorted(stoi))!r}")
+        return [stoi[c] for c in text]
+    return encode, lambda ids: ''.join(itos[i] for i in ids), meta['vocab_size'], None
+
+class Text:
+    """The text of a sample as its ids arrive, in whole characters, until it has n of them or an id or a text that ends it."""
+    def __init__(self, prompt, decode, n, end_of_text=None, stop=''):
+        self.decode, self.n, self.end_of_text, self.stop = decode, n, end_of_text, stop
+        self.text, self.ids, self.made, self.shown, self.over = decode(prompt), [], 0, 0, False # ids are not yet in text
+        self.begin = len(self.text) # of what is new
+
+    def add(self, ids):
+        """Take ids in, up to what ends the text."""
+        if self.over:
+            return
+        self.made += len(ids)
+        self.over = self.made >= self.n or self.end_of_text in ids
+        self.ids += ids[:ids.index(self.end_of_text)] if self.end_of_text in ids else ids
+        piece = self.decode(self.ids)
+        if self.over or not piece.endswith('\ufffd'): # which stands for the beginning of a character
+            self.text, self.ids = self.text + piece, []
+        if self.stop and self.stop in self.text[self.begin:]:
+            self.text, self.over = self.text[:self.text.index(self.stop, self.begin)], True
+
+    def fresh(self):
+        """What is certain of the text and was not returned before: not what may be the beginning of stop."""
+        held = 0 if self.over else max(k for k in range(len(self.stop) or 1) if self.text.endswith(self.stop[:k]))
+        new, self.shown = self.text[self.shown:len(self.text) - held], len(self.text) - held
+        return new
+
+# ---- the command -------------------------------------------------------------------------------------------------------
 def files_of(paths):
     """The text files that paths, files or folders, come to, in the order of their names."""
     found = []

@@ -417,7 +417,7 @@ def test_any_arguments(tmp_path, monkeypatch):
     hypothesis = pytest.importorskip('hypothesis')
     st = hypothesis.strategies
     monkeypatch.chdir(tmp_path) # no argument is the name of a file here
-    source = (ROOT / 'configurator.py').read_text(encoding='utf-8').split('\nimport sys as _sys')[0]
+    source = (ROOT / 'configurator.py').read_text(encoding='utf-8').split('\nglobals().update')[0]
     (tmp_path / 'toy.py').write_text('', encoding='utf-8')
     exec(source, space := dict(SPACE, __file__=str(tmp_path / 'toy.py')))
     configure, seen = space.pop('_configure'), dict(kept=0, refused=0)

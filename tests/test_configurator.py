@@ -156,7 +156,7 @@ def test_config_files(toy, source, changed):
     result = toy('c.py')
     agrees(result, **changed)
     public = {name for name in result.space['_left'] if not name.startswith('_')}
-    assert public == {'config', 'given', 'stop', 'rank', 'local_rank', 'world_size', 'device_type', 'ctx'}
+    assert public == {'config', 'given', 'refuse', 'rank', 'local_rank', 'world_size', 'device_type', 'ctx'}
     assert not {'_configure', '_settle', '_sys', '_note'} & set(result.space)
 
 
@@ -304,7 +304,8 @@ def test_auto_on_cuda(toy, machine, monkeypatch, bf16, works):
             raise RuntimeError('no C compiler\nat length')
         return f
     monkeypatch.setattr(torch, 'compile', compiled)
-    monkeypatch.setattr(torch, 'ones', lambda *a, device=None: 1)
+    ones = torch.ones(2)
+    monkeypatch.setattr(torch, 'ones', lambda *a, device=None: ones)
     result = toy('--device=auto')
     assert result.code == 0, result.err
     s = result.space

@@ -138,8 +138,8 @@ def kills(count, tmp_path, dataset):
 
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
-def test_twenty_kills_cost_nothing(tmp_path, dataset):
-    kills(20, tmp_path, dataset)
+def test_ten_kills_cost_nothing(tmp_path, dataset):
+    kills(10, tmp_path, dataset)
 
 
 @pytest.mark.slow

@@ -1,12 +1,12 @@
 """The network against slow references and against what the contract says of it."""
 import math
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from model import GPT, GPTConfig, get_codec, load_checkpoint, pick
+from data.prepare import get_codec
+from model import GPT, GPTConfig, load_checkpoint
 
 SMALL = dict(block_size=12, vocab_size=37, n_layer=2, n_head=2, n_embd=16)
 
@@ -188,30 +188,8 @@ def test_damaged_and_foreign_checkpoints_are_named(tmp_path):
         GPT.from_checkpoint(checkpoint)
 
 
-def test_pick_draws_from_the_law_it_says():
-    logits = torch.tensor([[0.0, 1.0, 2.0, 3.0]])
-    assert pick(logits, 0).tolist() == [[3]]
-    torch.manual_seed(0)
-    many = logits.expand(20000, 4)
-    for temperature, top_k in [(1.0, None), (0.5, 0), (2.0, 3), (1.0, 1), (1.0, 99)]:
-        p = (logits[0] / temperature).exp()
-        if top_k:
-            p[:max(0, 4 - top_k)] = 0
-        drawn = pick(many, temperature, top_k)[:, 0].bincount(minlength=4) / 20000
-        np.testing.assert_allclose(drawn, p / p.sum(), atol=0.015)
-
-
-def test_generate_goes_on_beyond_block_size():
-    model = small()
-    idx = torch.randint(37, (3, 4))
-    out = model.generate(idx, 20, temperature=0)
-    assert out.shape == (3, 24) and torch.equal(out[:, :4], idx)
-    for t in range(4, 24): # each token is the likeliest after the window before it
-        assert torch.equal(model(out[:, max(0, t - 12):t])[0][:, -1].argmax(-1), out[:, t])
-
-
 def test_codec_goes_both_ways_and_names_strangers():
-    encode, decode = get_codec({'vocab_size': 3, 'stoi': {'a': 0, 'b': 1, '\n': 2}, 'itos': {0: 'a', 1: 'b', 2: '\n'}})
-    assert decode(encode('ab\nba')) == 'ab\nba'
-    with pytest.raises(ValueError, match="'x' 'y'"):
+    encode, decode, n_vocab, end = get_codec({'vocab_size': 3, 'stoi': {'a': 0, 'b': 1, '\n': 2}, 'itos': {0: 'a', 1: 'b', 2: '\n'}})
+    assert decode(encode('ab\nba')) == 'ab\nba' and (n_vocab, end) == (3, None)
+    with pytest.raises(SystemExit, match="'x' 'y'"):
         encode('axby')

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, TINY, as_args, run, train
-from model import load_meta
+from data.prepare import load_meta
 
 CLONE = os.environ.get('NANOGPT_DIR')
 CONFIGS = sorted(Path(CLONE, 'config').glob('*.py')) if CLONE else []
