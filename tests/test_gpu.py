@@ -61,3 +61,43 @@ def test_an_update_that_is_not_finite_is_left_out_there_too(dataset, tmp_path, m
     monkeypatch.setattr(model.GPT, 'forward', sometimes)
     train(dataset, tmp_path, device='cuda', compile=False, eval_interval=100)
     assert [e['left_out'] for e in events(tmp_path, 'log')] == [0, 0, 1, 0, 0, 0]
+
+
+def gpu_model():
+    from model import GPT, GPTConfig
+    torch.manual_seed(0)
+    return GPT(GPTConfig(block_size=64, vocab_size=128, n_layer=2, n_head=2, n_embd=64)).eval()
+
+
+def test_generation_draws_what_the_cpu_draws():
+    draws = torch.rand(3, 100)
+    args = dict(temperature=0.8, top_k=50, context_stride=16, draws=draws)
+    prompts = [[1], [2, 3, 4], [5] * 40]
+    cpu, gpu, graph = (torch.stack(list(m.stream(prompts, 100, **args, **more)), 1).tolist()
+                       for m, more in ((gpu_model(), {}), (gpu_model().cuda(), {}), (gpu_model().cuda(), dict(compiled=True))))
+    assert cpu == gpu == graph
+
+
+def test_a_compiled_step_is_a_cuda_graph():
+    from torch.profiler import profile
+    model = gpu_model().cuda()
+    for _ in model.stream([[1], [2]], 20, compiled=True):
+        pass
+    with profile() as trace:
+        for _ in model.stream([[1], [2]], 20, compiled=True):
+            pass
+    launches = sum(e.count for e in trace.key_averages() if e.key == 'cudaGraphLaunch')
+    assert launches >= 15, [e.key for e in trace.key_averages()][:50]
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
+def test_sampling_in_each_precision(dataset, tmp_path, dtype):
+    train(dataset, tmp_path, device='cuda', compile=False)
+    for compile in (False, True):
+        result = run('sample.py', out_dir=tmp_path, num_samples=2, max_new_tokens=30, dtype=dtype, device='cuda', compile=compile)
+        assert result.code == 0 and result.out.count('---------------\n') == 2, result.err
+
+
+def test_bench_times_generation_there(tmp_path):
+    out = run('bench.py', cwd=tmp_path, mode='generate', n_layer=2, n_head=2, n_embd=64, block_size=64, batch_size=4, real_data=False).out
+    assert out.count('ms a step') == 2

@@ -80,6 +80,15 @@ def test_equal_logits(saved):
     assert all(p.requires_grad and p.is_contiguous() for p in model.parameters())
 
 
+def test_greedy_text_is_theirs(saved):
+    gpt2, folder = saved
+    idx = torch.randint(60, (3, 5), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        theirs = gpt2.generate(idx, attention_mask=torch.ones_like(idx), max_new_tokens=27, do_sample=False, eos_token_id=None, pad_token_id=0)
+    assert theirs.shape == (3, 32) and len(set(theirs[:, 5:].flatten().tolist())) > 3
+    assert torch.equal(GPT.from_pretrained(folder).eval().generate(idx, 27, temperature=0), theirs)
+
+
 def test_sharded_weights(tmp_path):
     gpt2 = make_gpt2()
     gpt2.save_pretrained(tmp_path, max_shard_size='20KB')

@@ -1,0 +1,95 @@
+"""
+nanoGPT, from a clone of it, and this project side by side in one run, in turns, and the ratios between them:
+    python assets/compare.py PEER_DIR JOB [--rounds=N] [--device=cpu]
+Jobs: sample (text from a character model), long (text from GPT-2 124M after a long prompt). What was measured goes to
+assets/results/JOB-DEVICE.json, from which plot.py draws the tables and figures.
+"""
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+sys.path.insert(0, ROOT)
+from model import GPT, GPTConfig # noqa: E402
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument('peer', help="a clone of nanoGPT")
+parser.add_argument('job', choices=['sample', 'long'])
+parser.add_argument('--rounds', type=int, default=7)
+parser.add_argument('--device', default='cpu')
+args = parser.parse_args()
+
+def peer_model(ours):
+    """nanoGPT's GPT with the weights of ours."""
+    spec = importlib.util.spec_from_file_location('peer_model', os.path.join(args.peer, 'model.py'))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    c = ours.config
+    theirs = module.GPT(module.GPTConfig(**{k: getattr(c, k) for k in ('block_size', 'vocab_size', 'n_layer', 'n_head', 'n_embd', 'dropout', 'bias')}))
+    theirs.load_state_dict(ours.state_dict())
+    return theirs.eval().to(args.device)
+
+def rate(tokens, work):
+    """Tokens a second of a piece of work."""
+    t0 = time.perf_counter()
+    work()
+    if args.device != 'cpu':
+        torch.accelerator.synchronize()
+    return tokens / (time.perf_counter() - t0)
+
+def generation(config, prompt, samples, new, theirs_samples, variants):
+    """
+    {what: [nanoGPT's, ours] a round} in tokens/s of new tokens for each of samples after prompt tokens. nanoGPT draws one
+    sample after another, so theirs_samples of them are enough to know its rate.
+    """
+    torch.manual_seed(0)
+    model = GPT(config).eval().to(args.device)
+    peer, start = peer_model(model), torch.randint(config.vocab_size, (1, prompt), device=args.device)
+
+    @torch.no_grad()
+    def theirs():
+        for _ in range(theirs_samples):
+            peer.generate(start, new, temperature=0.8, top_k=200)
+    def ours(settings):
+        for _ in model.stream(start.tolist() * samples, new, 0.8, 200, **settings):
+            pass
+    found = {what: [] for what in variants}
+    for settings in variants.values():
+        ours(settings) # warms up
+    for _ in range(args.rounds):
+        yardstick = rate(theirs_samples * new, theirs)
+        for what, settings in variants.items():
+            found[what].append((yardstick, rate(samples * new, lambda s=settings: ours(s))))
+    return found
+
+if args.job == 'sample':
+    found = generation(GPTConfig(64, 65, 4, 4, 128, bias=False), 1, 10, 500, 2,
+                       {'10 × 500 tokens, exact': {}, '10 × 500 tokens, context_stride 32': dict(context_stride=32)})
+else:
+    found = generation(GPTConfig(1024, 50304, 12, 12, 768, bias=False), 500, 10, 200, 1, {'10 × 200 tokens after 500': {}})
+
+git = subprocess.run(['git', '-C', ROOT, 'describe', '--always', '--dirty'], capture_output=True, text=True).stdout.strip()
+device = torch.cuda.get_device_name() if args.device == 'cuda' else platform.processor() or platform.machine()
+if os.path.exists('/proc/cpuinfo') and args.device == 'cpu':
+    device = next(line.split(':')[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name'))
+rows = []
+for what, pairs in found.items():
+    ratios = sorted(ours / theirs for theirs, ours in pairs)
+    rows.append(dict(what=what, unit='tokens/s', theirs=[p[0] for p in pairs], ours=[p[1] for p in pairs],
+                     ratio=statistics.median(ratios), least=ratios[0], most=ratios[-1]))
+    print(f"{what}: {statistics.median(rows[-1]['theirs']):.1f} there, {statistics.median(rows[-1]['ours']):.1f} here, "
+          f"ratio {rows[-1]['ratio']:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}), {len(pairs)} rounds")
+os.makedirs(os.path.join(HERE, 'results'), exist_ok=True)
+with open(os.path.join(HERE, 'results', f'{args.job}-{args.device}.json'), 'w', encoding='utf-8') as f:
+    json.dump(dict(command=f'python assets/compare.py NANOGPT {args.job} --rounds={args.rounds} --device={args.device}', commit=git, device=device,
+                   threads=torch.get_num_threads(), torch=torch.__version__, python=platform.python_version(), rows=rows), f, indent=1)
