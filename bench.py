@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.utils.benchmark
 
-from data.prepare import Tokens, find_data, load_meta
+from data.prepare import Tokens, find_data, load_meta, on_device
 from model import GPT, GPTConfig, peak_flops
 
 # ---- settings ----------------------------------------------------------------------------------------------------------
@@ -38,13 +38,12 @@ exec(open(os.path.join(_here, 'configurator.py'), encoding='utf-8').read())
 
 # ---- data and model ----------------------------------------------------------------------------------------------------
 folder, rng = find_data(dataset) or '', np.random.default_rng(seed)
+meta = folder and load_meta(os.path.join(folder, 'meta.pkl'))
+vocab_size = meta['vocab_size'] if meta else 50304
 if real_data and os.path.exists(os.path.join(folder, 'train.bin')):
-    meta = load_meta(os.path.join(folder, 'meta.pkl'))
-    vocab_size = meta['vocab_size'] if meta else 50304
     data = Tokens(folder, 'train', meta, vocab_size, block_size)
     windows = lambda: data.windows(rng.integers(len(data) - block_size, size=batch_size))
 else:
-    vocab_size = 50304
     windows = lambda: rng.integers(vocab_size, size=(batch_size, block_size + 1))
     print("timing on made-up tokens" + (f": dataset {dataset!r} is not prepared here" if real_data else ''))
 model = GPT(GPTConfig(block_size, vocab_size, n_layer, n_head, n_embd, 0.0, bias)).to(device)
@@ -62,10 +61,8 @@ def seconds_of(statement, **names):
 
 def step():
     """Forward, backward and update on one batch; the loss stays on the device."""
-    rows = torch.from_numpy(windows())
-    rows = (rows.pin_memory() if device_type == 'cuda' else rows).to(device, non_blocking=True)
     with ctx:
-        loss = model(rows[:, :-1], rows[:, 1:])[1]
+        loss = model(*on_device(windows(), device))[1]
     loss.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -108,14 +105,12 @@ if mode == 'generate':
         time_generation(rows)
 elif profile:
     os.makedirs('bench_log', exist_ok=True)
-    activities = torch.profiler.supported_activities()
-    with torch.profiler.profile(activities=activities, schedule=torch.profiler.schedule(wait=2, warmup=3, active=5),
+    with torch.profiler.profile(activities=torch.profiler.supported_activities(), schedule=torch.profiler.schedule(wait=2, warmup=3, active=5),
                                 on_trace_ready=torch.profiler.tensorboard_trace_handler('bench_log'), with_flops=True) as trace:
         for _ in range(10):
             step()
             trace.step()
-    print(trace.key_averages().table(sort_by='self_cpu_time_total' if device_type == 'cpu' else 'self_device_time_total', row_limit=12))
-    print("the trace is in bench_log/")
+    print(trace.key_averages().table(sort_by='self_cpu_time_total' if device_type == 'cpu' else 'self_device_time_total', row_limit=12), "the trace is in bench_log/")
 else:
     timed(10)
     seconds, n = timed(20)

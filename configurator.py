@@ -1,9 +1,8 @@
 """
 Overrides a script's settings and settles what every script must agree on about the machine.
 
-A script states its settings as plain globals and then runs this file in its own namespace:
-    exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py'), encoding='utf-8').read())
-On the command line, left to right, the later wins:
+A script states its settings as plain globals and then runs this file in its own namespace. On the command line, left to
+right, the later wins:
     python train.py config/x.py config/y.py --batch_size=32 --learning_rate 1e-3 compile=false
 A config file is Python that sees the script's globals; of what it assigns only settings are taken over. A number is
 converted when nothing is lost (1e4 -> 10000, 1 -> 1.0), text stays as typed, --help lists all. A mistake ends the script
@@ -140,7 +139,7 @@ def _configure(space, argv=None):
 
 def _settle(s, given):
     """Turn every 'auto' among the settings s into what this machine offers; return the names that scripts share."""
-    import contextlib, os, sys
+    import contextlib, ctypes, os, sys
     import torch
     sys.excepthook = _explain
     for out in (sys.stdout, sys.stderr):
@@ -162,6 +161,10 @@ def _settle(s, given):
                  f"--device={device_type} and no more processes than devices")
     if device_type in ('cuda', 'xpu'):
         torch.accelerator.set_device_index(int(device.partition(':')[2] or 0))
+
+    if device_type == 'cpu' and sys.platform == 'linux' and hasattr(ctypes.CDLL(None), 'mallopt'): # of glibc
+        for limit, size in ((-3, 2 ** 30), (-1, 2 ** 31 - 1)): # keep freed blocks, which the kernel would take back and clear at each step
+            ctypes.CDLL(None).mallopt(limit, size)
 
     # precision: bfloat16 where the device itself computes in it, emulation does not count
     if s['dtype'] == 'auto':

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from torch.utils._pytree import tree_map_only
 
 class UserError(ValueError):
     """What a user can mend, in a sentence; the scripts print it without a traceback."""
@@ -66,15 +65,15 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x, cache=None, at=0, mask=None):
         B, T, C = x.shape
         qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)
-        q, kv = qkv[0], qkv[1:] # (B, nh, T, hs); keys and values (2, B, nh, T, hs)
+        q, k, v = qkv # each (B, nh, T, hs)
         if mask is not None: # one token a row, each at a place of its own
-            cache[:, torch.arange(B, device=x.device), :, at] = kv[:, :, :, 0].transpose(0, 1)
-            kv = cache
+            cache[:, torch.arange(B, device=x.device), :, at] = qkv[1:, :, :, 0].transpose(0, 1)
+            k, v = cache
         elif cache is not None:
-            cache[:, :, :, at:at + T] = kv
-            kv = cache[:, :, :, :at + 1] if at else kv
+            cache[:, :, :, at:at + T] = qkv[1:]
+            k, v = cache[:, :, :, :at + 1] if at else (k, v)
         p = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, *kv, attn_mask=mask, dropout_p=p, is_causal=T > 1) # (B, nh, T, hs)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p, is_causal=T > 1) # (B, nh, T, hs)
         return self.resid_dropout(self.c_proj(y.transpose(1, 2).reshape(B, T, C)))
 
 class MLP(nn.Module):
@@ -99,6 +98,32 @@ class Block(nn.Module):
     def forward(self, x, *past):
         x = x + self.attn(self.ln_1(x), *past)
         return x + self.mlp(self.ln_2(x))
+
+class ChunkedLoss(torch.autograd.Function):
+    """
+    Mean cross-entropy of x (N, C) through weight (V, C) against targets (N), from the logits of so many rows at a time: their
+    gradient is computed at once, so that none are kept. Equal to the plain form within rounding.
+    """
+    @staticmethod
+    def forward(ctx, x, weight, targets, rows, train):
+        n, loss = (targets != -1).sum(), torch.zeros((), device=x.device)
+        dx, dw = ctx.gradients = (torch.zeros_like(x), torch.zeros_like(weight)) if train else (None, None)
+        for i in range(0, len(x), rows):
+            a, t = x[i:i + rows], targets[i:i + rows, None]
+            logits = F.linear(a, weight).float()
+            logits.sub_(logits.logsumexp(-1, keepdim=True)) # log-probabilities
+            loss -= logits.gather(1, t.clamp(min=0)).where(t != -1, 0).sum()
+            if train: # dL/dlogits: probabilities less one where the target is
+                p = logits.exp_().scatter_add_(1, t.clamp(min=0), torch.full_like(t, -1, dtype=logits.dtype)).mul_(t != -1)
+                dx[i:i + rows] = p @ weight
+                dw.addmm_(p.t(), a.float())
+        ctx.n = n
+        return loss / n
+
+    @staticmethod
+    def backward(ctx, gradient):
+        gradients, ctx.gradients = ctx.gradients, None # autograd adds to what nobody else holds, in place
+        return *(g.mul_(gradient / ctx.n) for g in gradients), None, None, None
 
 class GPT(nn.Module):
     def __init__(self, config):
@@ -144,10 +169,11 @@ class GPT(nn.Module):
             x = block(x, cache[i] if cache else None, at, mask)
         return self.transformer.ln_f(x)
 
-    def forward(self, idx, targets=None):
+    def forward(self, idx, targets=None, rows=0):
         """
         idx, targets: (B, T) token ids; a target of -1 counts for nothing. Returns (logits, loss): with targets all logits
-        (B, T, V) and the mean cross-entropy in nats, without them only the last position's logits (B, 1, V) and None.
+        (B, T, V) and the mean cross-entropy in nats, without them only the last position's logits (B, 1, V) and None. With
+        rows, the loss is computed from so many rows of logits at a time, and none are returned.
         Raises UserError if T exceeds block_size.
         """
         T = idx.size(1)
@@ -156,6 +182,8 @@ class GPT(nn.Module):
         x = self.trunk(idx)
         if targets is None:
             return self.lm_head(x[:, -1:]), None
+        if rows:
+            return None, ChunkedLoss.apply(x.flatten(0, 1), self.lm_head.weight, targets.flatten(), rows, torch.is_grad_enabled())
         logits = self.lm_head(x) # (B, T, V)
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
 
@@ -264,10 +292,8 @@ class GPT(nn.Module):
         Yields, max_new_tokens times, the next id of each row, (B,) on the model's device. prompts are B lists of ids; each row
         gets what it would get alone. For the choice see pick; draws (B, max_new_tokens) default to torch's CPU generator,
         ids from n_vocab up are never drawn. compiled makes a step one graph of static shapes, a CUDA graph where there is CUDA.
-
-        Keys and values are kept until a row fills block_size. Positions are absolute, so from there on the window moves and is
-        computed anew: by one token for each, or by context_stride at once, after which that many fit before it moves again.
-        Raises UserError for an empty prompt or a context_stride that is not within 1 to block_size.
+        Keys and values are kept until a row fills block_size. Positions are absolute: from there on the window moves, by
+        context_stride tokens at once, and is computed anew. Raises UserError for an empty prompt or an impossible stride.
         """
         def choose(x, draws): # from last hidden states (B, C)
             return pick(self.lm_head(x)[:, :n_vocab].float(), draws, temperature, top_k, top_p)
@@ -311,8 +337,8 @@ class GPT(nn.Module):
     @torch.no_grad()
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(), **more):
         """
-        Continue each row of idx (B, T) by max_new_tokens ids, or until all rows had one of the ids in stop, which a row then
-        repeats. Returns (B, T + the new ones); for the rest, and to see them as they come, see stream.
+        idx (B, T) with max_new_tokens more ids a row, or as many as it takes until all rows had one of the ids in stop, which a
+        row then repeats. For the rest, and to see them as they come, see stream.
         """
         ids, over, stop = [idx], torch.zeros_like(idx[:, :1], dtype=torch.bool), torch.tensor(stop, device=idx.device)
         for token in self.stream(idx.tolist(), max_new_tokens, temperature, top_k, top_p, **more):
@@ -397,10 +423,6 @@ def newest_checkpoint(out_dir):
         raise UserError(problem + '; move it away to start anew')
     return None, None, f"there is no checkpoint in {out_dir!r} to resume from; give the --out_dir of a run, or --init_from=auto to start one"
 
-def on_host(state):
-    """A copy of a nested state in host memory, which the updates to come leave alone."""
-    return tree_map_only(torch.Tensor, lambda x: x.detach().to('cpu', copy=True), state)
-
 def save_checkpoint(state, paths, keep=1):
     """
     Put state under each path in one step: whoever looks finds the old file or the new one, whole, after any crash. With
@@ -411,22 +433,20 @@ def save_checkpoint(state, paths, keep=1):
     state['model']['lm_head.weight'] = state['model']['transformer.wte.weight'] # one matrix in the file too
     try:
         for path in paths:
-            torch.save(state, part)
-            fsync(part)
+            with open(part, 'wb') as f:
+                torch.save(state, f)
+                f.flush()
+                os.fsync(f.fileno())
             os.replace(part, path)
     except BaseException:
         if os.path.exists(part):
             os.remove(part)
         raise
     if os.name == 'posix':
-        fsync(folder) # the renaming itself
+        fd = os.open(folder or '.', os.O_RDONLY)
+        os.fsync(fd) # the renaming itself
+        os.close(fd)
     if paths[-1].endswith('ckpt.pt') and os.path.exists(os.path.join(folder, 'ckpt_last.pt')):
         os.remove(os.path.join(folder, 'ckpt_last.pt'))
     for path in sorted(glob.glob(os.path.join(glob.escape(folder), 'ckpt_[0-9]*.pt')))[:-keep] if keep > 1 else ():
         os.remove(path)
-
-def fsync(path):
-    """Return when the file or folder is on the disk."""
-    fd = os.open(path or '.', os.O_RDONLY if os.path.isdir(path or '.') else os.O_RDWR)
-    os.fsync(fd)
-    os.close(fd)

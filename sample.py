@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.prepare import Text, get_codec, load_meta
+from data.prepare import Text, find_data, get_codec, load_meta, read_text
 from model import GPT, load_checkpoint
 
 # ---- settings ----------------------------------------------------------------------------------------------------------
@@ -33,50 +33,40 @@ seed = 1337 # sample i of it is the same however many there are
 device = 'auto' # 'cuda', 'cuda:1', 'xpu', 'mps' or 'cpu'; auto: the best there is
 dtype = 'auto' # 'float32', 'bfloat16' or 'float16', of weights and cache too
 compile = False # True compiles the step from one token to the next; pays for thousands of them
-_here = os.path.dirname(os.path.abspath(__file__))
-exec(open(os.path.join(_here, 'configurator.py'), encoding='utf-8').read())
+exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py'), encoding='utf-8').read())
 
 # ---- model and text ----------------------------------------------------------------------------------------------------
 if init_from == 'resume':
     paths = [os.path.join(out_dir, name) for name in ('ckpt.pt', 'ckpt_last.pt')]
     checkpoint = load_checkpoint(next((p for p in paths if os.path.exists(p)), paths[0]))
     model = GPT.from_checkpoint(checkpoint, dict(dropout=0.0))
-    metas = [os.path.join(p, 'data', str(checkpoint['config'].get('dataset', '')), 'meta.pkl') for p in ('', _here)]
-    codec = (checkpoint['codec'] if 'codec' in checkpoint # else written by nanoGPT: the tables are with the data, if at all
-             else load_meta(next(filter(os.path.exists, metas), metas[0])))
+    dataset = str(checkpoint['config'].get('dataset', ''))
+    place = os.path.join(find_data(dataset) or os.path.join('data', dataset), 'meta.pkl')
+    codec = checkpoint['codec'] if 'codec' in checkpoint else load_meta(place) # nanoGPT leaves the alphabet with the data
 else:
-    model, codec, metas = GPT.from_pretrained(init_from, dict(dropout=0.0)), None, ['']
+    model, codec, place = GPT.from_pretrained(init_from, dict(dropout=0.0)), None, ''
 if codec.get('vocab_size') != model.config.vocab_size if codec else model.config.vocab_size < 50257:
     found = f"is of other data, with one of {codec.get('vocab_size')}" if codec else "is missing"
-    refuse(f"the model has a vocabulary of {model.config.vocab_size}; {metas[0]}, which should say what it is, {found}")
+    refuse(f"the model has a vocabulary of {model.config.vocab_size}; {place}, which should say what it is, {found}")
 encode, decode, n_vocab, end_of_text = get_codec(codec)
 kind, colon, name = start.partition(':')
 starts = [start]
 if colon and kind in ('FILE', 'LINES'):
-    try:
-        with open(name, encoding='utf-8') as f:
-            starts = [f.read()] if kind == 'FILE' else f.read().splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        refuse(f"cannot read the prompt's file {name!r} ({e}); give a UTF-8 text file")
+    starts = [read_text(name)] if kind == 'FILE' else read_text(name).splitlines()
 prompts = [encode(text) for text in starts for _ in range(num_samples)]
 if not prompts or not all(prompts):
     refuse("start is empty; give at least one character, or <|endoftext|> with a GPT-2")
-if max(map(max, prompts)) >= n_vocab:
-    refuse(f"the prompt's ids go up to {max(map(max, prompts))}, the model's to {n_vocab - 1}: this text is not its text")
 print(f"number of parameters: {model.get_num_params() / 1e6:.2f}M")
 model.to(device, getattr(torch, dtype)).eval()
 
 # ---- samples -----------------------------------------------------------------------------------------------------------
 def rows_at_once():
-    """How many samples fit into half of the free memory: their keys and values, and what computing a prompt takes."""
+    """How many samples fit into 4 GB, or half of what a GPU has free: their keys and values, and what computing a prompt takes."""
     c, width = model.config, min(model.config.block_size, max(map(len, prompts)) + max_new_tokens)
     each = width * c.n_embd * model.lm_head.weight.element_size() * (2 * c.n_layer + 16) + 16 * c.vocab_size
-    pages = device_type == 'cpu' and 'SC_AVPHYS_PAGES' in getattr(os, 'sysconf_names', ()) # on Linux
-    free = os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') if pages else 4e9
-    return max(1, int((torch.cuda.mem_get_info(device)[0] if device_type == 'cuda' else free) / 2 / each))
+    return max(1, int((torch.cuda.mem_get_info(device)[0] / 2 if device_type == 'cuda' else 4e9) / each))
 
-streaming, size = len(prompts) == 1, rows_at_once()
-made, t0 = 0, time.perf_counter()
+streaming, size, made, t0 = len(prompts) == 1, rows_at_once(), 0, time.perf_counter()
 for begin in range(0, len(prompts), size):
     batch = prompts[begin:begin + size]
     samples = [Text(p, decode, max_new_tokens, end_of_text, stop) for p in batch]

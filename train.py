@@ -22,10 +22,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_map_only
 from tqdm import tqdm
 
-from data.prepare import Tokens, find_data, load_meta
-from model import GPT, GPTConfig, newest_checkpoint, on_host, peak_flops, save_checkpoint
+from data.prepare import Tokens, find_data, load_meta, on_device
+from model import GPT, GPTConfig, newest_checkpoint, peak_flops, save_checkpoint
 
 # ---- settings ----------------------------------------------------------------------------------------------------------
 # reading and writing
@@ -43,25 +44,22 @@ init_from = 'scratch' # 'resume', 'auto' (resume if out_dir has a checkpoint, el
 wandb_log = False # metrics.jsonl is written in any case
 wandb_project = 'owt'
 wandb_run_name = 'gpt2'
-# data
 dataset = 'openwebtext' # a folder under data/, or any folder
 gradient_accumulation_steps = 40 # micro-batches an iteration, shared by all processes
 batch_size = 12 # sequences in a micro-batch
 block_size = 1024 # tokens in a sequence
-# model
 n_layer = 12
 n_head = 12
 n_embd = 768
 dropout = 0.0 # 0 for pretraining; 0.1 and up where the data is seen many times
 bias = False # in Linears and LayerNorms; GPT-2 has them, without is a little better and faster
-# AdamW
-learning_rate = 6e-4 # the largest
+logit_rows = 0 # of logits held at once for the loss, which saves memory; 0: those of 32 MB on a CPU, all elsewhere
+learning_rate = 6e-4 # of AdamW, the largest
 max_iters = 600000 # updates in all
 weight_decay = 0.1
 beta1 = 0.9
 beta2 = 0.95
 grad_clip = 1.0 # largest gradient norm, 0.0 turns clipping off
-# learning rate schedule
 decay_lr = True # False: constant
 warmup_iters = 2000
 lr_decay_iters = 600000 # where it arrives at min_lr; usually max_iters
@@ -121,16 +119,10 @@ if meta and (vocab_size != meta['vocab_size'] or init_from.startswith('gpt2')) o
 open_data = lambda: {split: Tokens(data_dir, split, meta, vocab_size, block_size) for split in ('train', 'val')}
 data = open_data()
 
-def gather(split, starts):
-    """Inputs and targets, each (B, T), of the windows that begin at starts (B), on the device."""
-    rows = torch.from_numpy(data[split].windows(starts))
-    rows = (rows.pin_memory() if device_type == 'cuda' else rows).to(device, non_blocking=True)
-    return rows[:, :-1], rows[:, 1:]
-
 def train_batch(iteration, micro_batch):
     """Random numbers of its own make it; micro_batch counts over all processes, so their number does not change the data."""
     rng = np.random.default_rng((seed, 0, iteration, micro_batch))
-    return gather('train', rng.integers(len(data['train']) - block_size, size=batch_size))
+    return on_device(data['train'].windows(rng.integers(len(data['train']) - block_size, size=batch_size)), device)
 
 def batches():
     """This process's training batches from the present iteration on, each read while the one before computes."""
@@ -169,6 +161,8 @@ progress.update((checkpoint or {}).get('progress', {}))
 if checkpoint and not eval_only and (iter_num > max_iters or iter_num == max_iters == progress['evaluated_at']):
     notice(f"nothing to do: {saved_path} has made {iter_num} of max_iters {max_iters} iterations; a larger --max_iters goes on")
     sys.exit(0)
+rows = logit_rows or (2 ** 23 // vocab_size if device_type == 'cpu' else 0)
+rows = rows if rows < batch_size * block_size else 0 # all at once
 tokens_per_iter = gradient_accumulation_steps * batch_size * block_size
 model_args = {k: v for k, v in vars(model.config).items() if k != 'activation' or v != GPTConfig.activation}
 
@@ -186,9 +180,8 @@ if init_from == 'resume' and checkpoint.get('optimizer'):
         optimizer.load_state_dict(checkpoint['optimizer'])
         for p, moments in optimizer.state.items():
             for k in ('exp_avg', 'exp_avg_sq'):
-                moments[k] = moments[k][:len(p)].clone() # positions may have been cropped
-                if moments[k].shape != p.shape or not torch.is_tensor(moments['step']):
-                    raise ValueError(f"{tuple(moments[k].shape)} for {tuple(p.shape)}")
+                moments[k] = moments[k][:len(p)].clone().view_as(p) # positions may have been cropped
+            moments['step'].item() # it is a number
         if scaler.is_enabled() and 'scaler' in checkpoint:
             scaler.load_state_dict(checkpoint['scaler'])
     except Exception as e: # what a foreign state raises is anyone's guess
@@ -208,8 +201,8 @@ def all_sum(x):
 
 def agreed(number):
     """The largest number that any process has."""
+    number = torch.tensor(number)
     if world_size > 1:
-        number = torch.tensor(number)
         torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX, host_group)
     return int(number)
 
@@ -231,11 +224,11 @@ def estimate_loss():
     for split in ('train', 'val'):
         last = len(data[split]) - block_size - 1
         n = min(eval_iters, math.ceil((last + 1) / (block_size * batch_size)))
-        starts = np.linspace(0, last, n * batch_size).astype(np.int64).reshape(n, batch_size)
+        windows = np.linspace(0, last, n * batch_size).astype(np.int64).reshape(n, batch_size)
         total = torch.zeros((), device=device)
-        for rows in tqdm(starts[rank::world_size], f'evaluating {split}', leave=False, disable=None if master_process else True):
+        for starts in tqdm(windows[rank::world_size], f'evaluating {split}', leave=False, disable=None if master_process else True):
             with ctx:
-                total += model(*gather(split, rows))[1]
+                total += model(*on_device(data[split].windows(starts), device), rows)[1]
         losses[split] = all_sum(total).item() / n
     model.train()
     return losses
@@ -256,7 +249,8 @@ def save(improved):
              'best_val_loss': best_val_loss, 'config': config, 'codec': meta, 'progress': dict(progress, bad_steps=int(bad))}
     if scaler.is_enabled():
         state['scaler'] = scaler.state_dict()
-    writing, saved_at = writer.submit(save_checkpoint, on_host(state), paths, keep_checkpoints), time.monotonic()
+    copy = tree_map_only(torch.Tensor, lambda x: x.detach().to('cpu', copy=True), state) # the updates to come leave it alone
+    writing, saved_at = writer.submit(save_checkpoint, copy, paths, keep_checkpoints), time.monotonic()
     notice(f"saving {paths[-1]}")
     record('save', iter=iter_num, path=paths[-1])
 
@@ -343,7 +337,7 @@ while True:
     for m in range(micro_steps):
         with wrapped.no_sync() if world_size > 1 and m < micro_steps - 1 else nullcontext():
             with ctx:
-                micro_loss = wrapped(*next(feed))[1] / micro_steps
+                micro_loss = wrapped(*next(feed), rows)[1] / micro_steps
             scaler.scale(micro_loss).backward()
         loss += micro_loss.detach()
 

@@ -10,7 +10,9 @@ import time
 import torch
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from model import GPT, GPTConfig, on_host, save_checkpoint # noqa: E402
+from torch.utils._pytree import tree_map_only # noqa: E402
+
+from model import GPT, GPTConfig, save_checkpoint # noqa: E402
 
 folder, rounds = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 9
 model = GPT(GPTConfig(bias=False))
@@ -23,7 +25,7 @@ for _ in range(rounds):
     weights = {k: v for k, v in model.state_dict().items() if k != 'lm_head.weight'}
     state = {'model': weights, 'optimizer': optimizer.state_dict(), 'model_args': vars(model.config)}
     t0 = time.perf_counter()
-    copy = on_host(state)
+    copy = tree_map_only(torch.Tensor, lambda x: x.detach().to('cpu', copy=True), state)
     t1 = time.perf_counter()
     del copy
     t2 = time.perf_counter()

@@ -171,6 +171,13 @@ class Tokens:
         """The windows that begin at starts (B): int64 (B, T + 1)."""
         return self.checked(self.ids()[starts[:, None] + np.arange(self.T + 1)]).astype(np.int64)
 
+def on_device(rows, device):
+    """Inputs and targets, each (B, T), of windows (B, T + 1), on their way to the device."""
+    import torch # not needed to prepare data
+    rows = torch.from_numpy(rows)
+    rows = (rows.pin_memory() if 'cuda' in device else rows).to(device, non_blocking=True)
+    return rows[:, :-1], rows[:, 1:]
+
 class PlainUnpickler(pickle.Unpickler):
     """Reads numbers, strings and containers, and refuses anything that would import a name."""
     def find_class(self, module, name):

@@ -240,8 +240,8 @@ def test_a_spike_is_logged(dataset, tmp_path, monkeypatch):
     import model
     forward, calls = model.GPT.forward, []
 
-    def spiky(self, idx, targets=None):
-        logits, loss = forward(self, idx, targets)
+    def spiky(self, idx, targets=None, rows=0):
+        logits, loss = forward(self, idx, targets, rows)
         calls.append(self.training)
         return logits, loss * 3 if sum(calls) == 4 and self.training else loss
     monkeypatch.setattr(model.GPT, 'forward', spiky)

@@ -193,3 +193,26 @@ def test_codec_goes_both_ways_and_names_strangers():
     assert decode(encode('ab\nba')) == 'ab\nba' and (n_vocab, end) == (3, None)
     with pytest.raises(SystemExit, match="'x' 'y'"):
         encode('axby')
+
+
+def test_a_loss_in_chunks_is_the_plain_one():
+    model = small(vocab_size=500)
+    idx, targets = torch.randint(500, (2, 4, 12))
+    targets[0, :5] = -1
+
+    def loss_and_gradients(rows, dtype=None):
+        model.zero_grad()
+        with torch.autocast('cpu', dtype, enabled=dtype is not None):
+            logits, loss = model(idx, targets, rows)
+        (3 * loss).backward()
+        assert (logits is None) == (rows > 0)
+        return loss.item(), [p.grad.clone() for p in model.parameters()]
+    for dtype, close in ((None, 2e-6), (torch.bfloat16, 2e-2)):
+        loss, gradients = loss_and_gradients(0, dtype)
+        for rows in (1, 7, 48, 1000):
+            other, others = loss_and_gradients(rows, dtype)
+            assert other == pytest.approx(loss, rel=close)
+            for a, b in zip(gradients, others, strict=True):
+                assert (a - b).norm() <= close * a.norm()
+    with torch.no_grad():
+        assert model(idx, targets, 7)[1].item() == pytest.approx(model(idx, targets)[1].item(), rel=1e-6)

@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,8 +175,8 @@ def test_an_update_that_is_not_finite_is_left_out(dataset, tmp_path, monkeypatch
     import model
     forward, calls = model.GPT.forward, []
 
-    def sometimes(self, idx, targets=None):
-        logits, loss = forward(self, idx, targets)
+    def sometimes(self, idx, targets=None, rows=0):
+        logits, loss = forward(self, idx, targets, rows)
         if self.training:
             calls.append(1)
             if len(calls) == 3:
@@ -196,8 +195,8 @@ def test_a_save_that_fails_leaves_the_old_file(dataset, tmp_path, monkeypatch):
     train(dataset, tmp_path, max_iters=3)
     before = (tmp_path / 'ckpt.pt').read_bytes()
 
-    def full(state, path):
-        Path(path).write_bytes(b'half a file')
+    def full(state, file):
+        file.write(b'half a file')
         raise OSError(28, 'No space left on device')
     monkeypatch.setattr(torch, 'save', full)
     run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'init_from': 'resume'}).refused('No space left', 'untouched')
@@ -310,3 +309,10 @@ def test_running_out_of_memory_says_what_to_lower(dataset, tmp_path, monkeypatch
         raise torch.OutOfMemoryError('CUDA out of memory')
     monkeypatch.setattr(model.GPT, 'forward', forward)
     run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path}).refused('out of memory', 'batch_size', 'GB')
+
+
+def test_rows_of_logits_at_a_time_change_nothing(dataset, tmp_path):
+    train(dataset, tmp_path / 'all')
+    train(dataset, tmp_path / 'some', logit_rows=10)
+    for event, value in (('log', 'loss'), ('eval', 'val')):
+        assert [e[value] for e in events(tmp_path / 'some', event)] == pytest.approx([e[value] for e in events(tmp_path / 'all', event)], abs=1e-5)
