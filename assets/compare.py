@@ -31,6 +31,7 @@ parser.add_argument('peer', help="a clone of nanoGPT")
 parser.add_argument('job', choices=['sample', 'long', 'small', 'middle', 'vocab', 'start'])
 parser.add_argument('--rounds', type=int, default=7)
 parser.add_argument('--device', default='cpu')
+parser.add_argument('--out', default=os.path.join(HERE, 'results'), help="where what was measured goes")
 args = parser.parse_args()
 
 def peer_model(ours):
@@ -134,7 +135,7 @@ for what, pairs in found.items():
                      ratio=statistics.median(ratios), least=ratios[0], most=ratios[-1]))
     print(f"{what}: {statistics.median(rows[-1]['theirs']):.1f} there, {statistics.median(rows[-1]['ours']):.1f} here, "
           f"ratio {rows[-1]['ratio']:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}), {len(pairs)} rounds")
-os.makedirs(os.path.join(HERE, 'results'), exist_ok=True)
-with open(os.path.join(HERE, 'results', f'{args.job}-{args.device}.json'), 'w', encoding='utf-8') as f:
+os.makedirs(args.out, exist_ok=True)
+with open(os.path.join(args.out, f'{args.job}-{args.device}.json'), 'w', encoding='utf-8') as f:
     json.dump(dict(command=f'python assets/compare.py NANOGPT {args.job} --rounds={args.rounds} --device={args.device}', commit=git, device=device,
                    threads=torch.get_num_threads(), torch=torch.__version__, python=platform.python_version(), rows=rows), f, indent=1)

@@ -1,0 +1,96 @@
+"""
+Draws the curves of runs, or the results of a folder, as SVG that is legible on light and dark; needs matplotlib:
+    python assets/plot.py OUT_DIR [OUT_DIR ...] --save=curves.svg     loss, learning rate, gradient norm, tokens/s of metrics.jsonl
+    python assets/plot.py --results                                   assets/results/*.json as results/scaling-*.svg, and a table
+"""
+import argparse
+import glob
+import json
+import os
+import statistics
+import sys
+
+try:
+    import matplotlib
+except ImportError:
+    sys.exit("plot.py: drawing needs the package matplotlib: pip install matplotlib")
+matplotlib.use('svg')
+import matplotlib.pyplot as plt # noqa: E402
+
+RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'results')
+GREY = '#808080' # is seen on white and on black
+plt.rcParams.update({'svg.hashsalt': 'assets', 'svg.fonttype': 'none', 'figure.facecolor': 'none', 'axes.facecolor': 'none', 'savefig.facecolor': 'none',
+                     **{f'{part}.color': GREY for part in ('text', 'xtick', 'ytick', 'grid')}, 'axes.labelcolor': GREY, 'axes.edgecolor': GREY,
+                     'axes.grid': True, 'grid.alpha': 0.3, 'legend.framealpha': 0, 'axes.prop_cycle': plt.cycler(
+                         color=['#3b82c4', '#e08214', '#3a9d5d', '#c44e52', '#8172b3', '#937860'])})
+
+def events(out_dir):
+    """{event: its objects} of a run; after a crash the last line of an iteration counts."""
+    path = os.path.join(out_dir, 'metrics.jsonl')
+    if not os.path.isfile(path):
+        sys.exit(f"plot.py: there is no {path}; give the out_dir of a run")
+    found = {}
+    with open(path, encoding='utf-8') as f:
+        for line in f:
+            try:
+                e = json.loads(line)
+            except json.JSONDecodeError: # cut short by a crash
+                continue
+            found.setdefault(e['event'], {})[e['iter']] = e
+    return {event: [by_iter[i] for i in sorted(by_iter)] for event, by_iter in found.items()}
+
+def draw_runs(out_dirs, path):
+    figure, ((loss, lr), (norm, rate)) = plt.subplots(2, 2, figsize=(11, 7), layout='constrained')
+    for k, out_dir in enumerate(out_dirs):
+        name, run, color = os.path.basename(os.path.normpath(out_dir)), events(out_dir), f'C{k}'
+        logs, evals = run.get('log', []), run.get('eval', [])
+        iters = [e['iter'] for e in logs]
+        loss.plot(iters, [e['loss'] for e in logs], color=color, alpha=0.3, lw=0.8)
+        loss.plot([e['iter'] for e in evals], [e['val'] for e in evals], color=color, marker='o', ms=3, label=name)
+        lr.plot(iters, [e['lr'] for e in logs], color=color)
+        norm.plot(iters, [e['norm'] for e in logs], color=color, lw=0.8)
+        rate.plot(iters, [e['tokens_per_s'] for e in logs], color=color, lw=0.8)
+    for axes, label in ((loss, 'loss: batches pale, val dotted'), (lr, 'learning rate'), (norm, 'gradient norm'), (rate, 'tokens/s')):
+        axes.set(xlabel='iteration', ylabel=label)
+    loss.legend()
+    figure.savefig(path, metadata={'Date': None})
+    print(f"drew {path}")
+
+def draw_scaling(path):
+    with open(path, encoding='utf-8') as f:
+        result = json.load(f)
+    rows, base = result['rows'], result['rows'][0]
+    figure, (time, memory) = plt.subplots(1, 2, figsize=(11, 4), layout='constrained')
+    for k, (key, name) in enumerate(dict(block_size='block_size', batch_size='batch_size', n_layer='n_layer', n_embd='n_embd').items()):
+        some = sorted((r for r in rows if all(r[o] == base[o] for o in ('block_size', 'batch_size', 'n_layer', 'n_embd') if o != key)), key=lambda r: r[key])
+        for axes, y in ((time, 'ms'), (memory, 'memory_mb')):
+            axes.loglog([r['gflop'] for r in some], [r[y] for r in some], marker='o', ms=4, color=f'C{k}', label=f'{name} {some[0][key]} to {some[-1][key]}')
+    time.set(xlabel='GFLOP a step', ylabel='ms a step')
+    memory.set(xlabel='GFLOP a step', ylabel='peak memory, MB')
+    time.legend()
+    figure.savefig(path.replace('.json', '.svg'), metadata={'Date': None})
+    print(f"drew {path.replace('.json', '.svg')}: time grows as FLOP^{result['exponent']:.2f}")
+
+def table():
+    """What compare.py measured, in Markdown."""
+    print("| what | nanoGPT | here | ratio, least to most | command |\n| --- | --- | --- | --- | --- |")
+    for path in sorted(glob.glob(os.path.join(RESULTS, '*.json'))):
+        with open(path, encoding='utf-8') as f:
+            result = json.load(f)
+        for row in result['rows'] if 'ratio' in result['rows'][0] else ():
+            print(f"| {os.path.basename(path).split('-')[0]}: {row['what']} | {statistics.median(row['theirs']):,.1f} | {statistics.median(row['ours']):,.1f} | "
+                  f"{row['ratio']:.2f}, {row['least']:.2f} to {row['most']:.2f} | `{result['command']}`, {result['device']}, torch {result['torch']} |")
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument('out_dirs', nargs='*')
+parser.add_argument('--save', default='curves.svg')
+parser.add_argument('--results', action='store_true')
+args = parser.parse_args()
+if not args.out_dirs and not args.results:
+    parser.error("give the out_dirs of runs, or --results")
+if args.out_dirs:
+    draw_runs(args.out_dirs, args.save)
+if args.results:
+    for path in sorted(glob.glob(os.path.join(RESULTS, 'scaling-*.json'))):
+        draw_scaling(path)
+    table()
