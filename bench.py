@@ -2,7 +2,6 @@
 Times training steps of a GPT-2, without the rest of a training run, or its generation.
 
 GPT-2 124M as it is:         python bench.py
-a smaller model:             python bench.py --n_layer=4 --n_head=4 --n_embd=128 --block_size=64
 what the time goes into:     python bench.py --profile=True     (opens in TensorBoard or at ui.perfetto.dev)
 text, after half a context:  python bench.py --mode=generate
 """

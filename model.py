@@ -109,14 +109,13 @@ class ChunkedLoss(torch.autograd.Function):
         n, loss = (targets != -1).sum(), torch.zeros((), device=x.device)
         dx, dw = ctx.gradients = (torch.zeros_like(x), torch.zeros_like(weight)) if train else (None, None)
         for i in range(0, len(x), rows):
-            a, t = x[i:i + rows], targets[i:i + rows, None]
-            logits = F.linear(a, weight).float()
-            logits.sub_(logits.logsumexp(-1, keepdim=True)) # log-probabilities
-            loss -= logits.gather(1, t.clamp(min=0)).where(t != -1, 0).sum()
+            a, t, counts = x[i:i + rows], targets[i:i + rows, None].clamp(min=0), targets[i:i + rows, None] != -1
+            logp = F.log_softmax(F.linear(a, weight).float(), -1)
+            loss -= logp.gather(1, t).where(counts, 0).sum()
             if train: # dL/dlogits: probabilities less one where the target is
-                p = logits.exp_().scatter_add_(1, t.clamp(min=0), torch.full_like(t, -1, dtype=logits.dtype)).mul_(t != -1)
-                dx[i:i + rows] = p @ weight
-                dw.addmm_(p.t(), a.float())
+                p = logp.exp_().scatter_add_(1, t, torch.full_like(t, -1, dtype=logp.dtype))
+                dx[i:i + rows] = (p @ weight) * counts
+                dw.addmm_(p.t(), a.float() * counts)
         ctx.n = n
         return loss / n
 

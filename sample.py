@@ -50,10 +50,8 @@ if codec.get('vocab_size') != model.config.vocab_size if codec else model.config
     refuse(f"the model has a vocabulary of {model.config.vocab_size}; {place}, which should say what it is, {found}")
 encode, decode, n_vocab, end_of_text = get_codec(codec)
 kind, colon, name = start.partition(':')
-starts = [start]
-if colon and kind in ('FILE', 'LINES'):
-    starts = [read_text(name)] if kind == 'FILE' else read_text(name).splitlines()
-prompts = [encode(text) for text in starts for _ in range(num_samples)]
+text = read_text(name) if colon and kind in ('FILE', 'LINES') else start
+prompts = [encode(t) for t in (text.splitlines() if colon and kind == 'LINES' else [text]) for _ in range(num_samples)]
 if not prompts or not all(prompts):
     refuse("start is empty; give at least one character, or <|endoftext|> with a GPT-2")
 print(f"number of parameters: {model.get_num_params() / 1e6:.2f}M")

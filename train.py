@@ -372,6 +372,8 @@ while True:
     iter_num += 1
 
 saved()
+if device_type == 'cuda':
+    notice(f"peak memory {torch.cuda.max_memory_allocated() / 2 ** 30:.2f} GiB")
 if world_size > 1:
     torch.distributed.destroy_process_group()
 if stopping:
