@@ -158,7 +158,7 @@ def _settle(s, given):
         device = f'{device_type}:{local_rank}'
         if s['device'] != device_type or device not in offers:
             refuse(f"device {s['device']!r} with {len(offers) - 2} of {device_type}: torchrun gives each process one of its own, so give "
-                 f"--device={device_type} and no more processes than devices")
+                   f"--device={device_type} and no more processes than devices")
     if device_type in ('cuda', 'xpu'):
         torch.accelerator.set_device_index(int(device.partition(':')[2] or 0))
 

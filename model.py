@@ -328,7 +328,7 @@ class GPT(nn.Module):
                 if even and not compiled:
                     token = step(token, T - 1, cache, draws[:, t])
                 else:
-                    token = step(token, at, cache if compiled else [x[..., :T, :] for x in cache], draws[:, t])
+                    token = step(token, at, cache if compiled else [x[..., :T, :] for x in cache], draws[:, t]).clone() # a graph answers in one place
             text[rows, here] = token
             here, ends = here + 1, ends + 1
             yield token

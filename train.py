@@ -87,7 +87,7 @@ for number in {'SIGINT', 'SIGTERM', 'SIGUSR1'} & set(dir(signal)): # the last is
 
 if gradient_accumulation_steps % world_size:
     refuse(f"gradient_accumulation_steps {gradient_accumulation_steps} cannot be shared among {world_size} processes; "
-         f"a multiple of {world_size} can, such as {-(-gradient_accumulation_steps // world_size) * world_size}")
+           f"a multiple of {world_size} can, such as {-(-gradient_accumulation_steps // world_size) * world_size}")
 if dtype == 'float16' and device_type != 'cuda':
     refuse(f"float16 is trained with loss scaling, which needs CUDA; on {device_type} use bfloat16 or float32")
 micro_steps = gradient_accumulation_steps // world_size # micro-batches of this process in one iteration
@@ -114,7 +114,7 @@ if checkpoint and 'block_size' not in given:
 vocab_size = checkpoint['model_args']['vocab_size'] if checkpoint else meta['vocab_size'] if meta else 50304
 if meta and (vocab_size != meta['vocab_size'] or init_from.startswith('gpt2')) or checkpoint and checkpoint.get('codec', meta) != meta:
     refuse(f"the weights were trained on other tokens than dataset {dataset!r} has; choose the dataset that they were trained on, "
-         "or for OpenAI's weights one in GPT-2's BPE")
+           "or for OpenAI's weights one in GPT-2's BPE")
 
 open_data = lambda: {split: Tokens(data_dir, split, meta, vocab_size, block_size) for split in ('train', 'val')}
 data = open_data()
@@ -140,7 +140,8 @@ if init_from == 'scratch':
 elif init_from == 'resume':
     model = GPT.from_checkpoint(checkpoint, dict(dropout=dropout))
     iter_num, best_val_loss = checkpoint['iter_num'], checkpoint['best_val_loss']
-    changed = [f'{k} {v!r} -> {config[k]!r}' for k, v in checkpoint['config'].items() if k in given - {'init_from', *shape} and config[k] != v]
+    changed = [f'{k} {v} -> {config[k]}' for k, v in checkpoint['config'].items() if k in config and str(config[k]) != str(v)
+               and k not in (*shape, 'init_from', 'out_dir', 'device', 'backend')]
     notice(f"resuming from {saved_path} after {iter_num} iterations, best val loss {best_val_loss:.4f}"
            + (f"; not as it was: {', '.join(changed)}" if changed else ''))
 elif init_from.startswith('gpt2') or '/' in init_from or os.path.isdir(init_from):
@@ -368,7 +369,7 @@ while True:
                norm=norm.item(), lr=lr, left_out=missing, spike=spike)
     if (logging or (iter_num + 1) % max_bad_steps == 0) and bad >= max_bad_steps:
         refuse(f"{int(bad)} updates in a row had a loss or gradient that is not finite; the weights are those before them. "
-             "Try a lower --learning_rate, a longer --warmup_iters, --grad_clip=1.0 or --dtype=float32")
+               "Try a lower --learning_rate, a longer --warmup_iters, --grad_clip=1.0 or --dtype=float32")
     iter_num += 1
 
 saved()

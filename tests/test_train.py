@@ -316,3 +316,10 @@ def test_rows_of_logits_at_a_time_change_nothing(dataset, tmp_path):
     train(dataset, tmp_path / 'some', logit_rows=10)
     for event, value in (('log', 'loss'), ('eval', 'val')):
         assert [e[value] for e in events(tmp_path / 'some', event)] == pytest.approx([e[value] for e in events(tmp_path / 'all', event)], abs=1e-5)
+
+
+def test_resuming_says_what_is_not_as_it_was(dataset, tmp_path):
+    train(dataset, tmp_path, seed=7, max_iters=3)
+    out = train(dataset, tmp_path, init_from='resume', learning_rate=2e-2).out
+    assert 'not as it was: ' in out and 'seed 7 -> 1337' in out and 'learning_rate 0.01 -> 0.02' in out and 'max_iters 3 -> 6' in out
+    assert 'n_layer' not in out.split('not as it was')[1].splitlines()[0]
