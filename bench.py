@@ -36,21 +36,23 @@ _here = os.path.dirname(os.path.abspath(__file__))
 exec(open(os.path.join(_here, 'configurator.py'), encoding='utf-8').read())
 
 # ---- data and model ----------------------------------------------------------------------------------------------------
+if mode not in ('train', 'generate'):
+    refuse(f"mode {mode!r} is not train or generate")
 folder, rng = find_data(dataset) or '', np.random.default_rng(seed)
-meta = folder and load_meta(os.path.join(folder, 'meta.pkl'))
+real = real_data and os.path.exists(os.path.join(folder, 'train.bin'))
+meta = load_meta(os.path.join(folder, 'meta.pkl')) if real else None
 vocab_size = meta['vocab_size'] if meta else 50304
-if real_data and os.path.exists(os.path.join(folder, 'train.bin')):
+if real:
     data = Tokens(folder, 'train', meta, vocab_size, block_size)
     windows = lambda: data.windows(rng.integers(len(data) - block_size, size=batch_size))
 else:
     windows = lambda: rng.integers(vocab_size, size=(batch_size, block_size + 1))
     print("timing on made-up tokens" + (f": dataset {dataset!r} is not prepared here" if real_data else ''))
 model = GPT(GPTConfig(block_size, vocab_size, n_layer, n_head, n_embd, 0.0, bias)).to(device)
-
-optimizer = model.configure_optimizers(1e-2, 1e-4, (0.9, 0.95), device_type)
-if compile and mode == 'train':
-    model.compile()
-
+if mode == 'train':
+    optimizer = model.configure_optimizers(1e-2, 1e-4, (0.9, 0.95), device_type)
+    if compile:
+        model.compile()
 synchronize = torch.accelerator.synchronize if device_type != 'cpu' else lambda: None
 
 def seconds_of(statement, **names):
@@ -81,7 +83,7 @@ def timed(steps):
 def time_generation(rows):
     """Print what rows at once take after prompts of half a context, and what one row takes without a cache, as in nanoGPT."""
     half, ids = block_size // 2, windows()[:rows]
-    for n in (2, min(64, half)): # the first time warms up
+    for n in (2, max(2, min(64, half))): # the first time warms up
         stream = model.stream(ids[:, :half].tolist(), n, compiled=compile)
         times = [time.perf_counter()]
         for part in (islice(stream, 1), stream):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.prepare import Text, find_data, get_codec, load_meta, read_text
+from data.prepare import Text, find_data, get_codec, load_meta, read_prompts
 from model import GPT, load_checkpoint
 
 # ---- settings ----------------------------------------------------------------------------------------------------------
@@ -32,7 +32,7 @@ context_stride = 1 # tokens by which the window moves when it is full; 1 is exac
 seed = 1337 # sample i of it is the same however many there are
 device = 'auto' # 'cuda', 'cuda:1', 'xpu', 'mps' or 'cpu'; auto: the best there is
 dtype = 'auto' # 'float32', 'bfloat16' or 'float16', of weights and cache too
-compile = False # True compiles the step from one token to the next; pays for thousands of them
+compile = False # True compiles the step from one token to the next, which takes a while
 exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py'), encoding='utf-8').read())
 
 # ---- model and text ----------------------------------------------------------------------------------------------------
@@ -49,9 +49,7 @@ if codec.get('vocab_size') != model.config.vocab_size if codec else model.config
     found = f"is of other data, with one of {codec.get('vocab_size')}" if codec else "is missing"
     refuse(f"the model has a vocabulary of {model.config.vocab_size}; {place}, which should say what it is, {found}")
 encode, decode, n_vocab, end_of_text = get_codec(codec)
-kind, colon, name = start.partition(':')
-text = read_text(name) if colon and kind in ('FILE', 'LINES') else start
-prompts = [encode(t) for t in (text.splitlines() if colon and kind == 'LINES' else [text]) for _ in range(num_samples)]
+prompts = [encode(text) for text in read_prompts(start) for _ in range(num_samples)]
 if not prompts or not all(prompts):
     refuse("start is empty; give at least one character, or <|endoftext|> with a GPT-2")
 print(f"number of parameters: {model.get_num_params() / 1e6:.2f}M")

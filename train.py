@@ -82,8 +82,8 @@ def ask_to_stop(number, frame):
     if stop_signal and number == signal.SIGINT:
         os._exit(128 + number) # the second Ctrl-C does not wait
     stop_signal = number
-for number in {'SIGINT', 'SIGTERM', 'SIGUSR1'} & set(dir(signal)): # the last is what Slurm can be told to send before its time limit
-    signal.signal(getattr(signal, number), ask_to_stop)
+for name in {'SIGINT', 'SIGTERM', 'SIGUSR1'} & set(dir(signal)): # the last is what Slurm can be told to send before its time limit
+    signal.signal(getattr(signal, name), ask_to_stop)
 
 if gradient_accumulation_steps % world_size:
     refuse(f"gradient_accumulation_steps {gradient_accumulation_steps} cannot be shared among {world_size} processes; "

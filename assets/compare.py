@@ -33,6 +33,9 @@ parser.add_argument('--rounds', type=int, default=7)
 parser.add_argument('--device', default='cpu')
 parser.add_argument('--out', default=os.path.join(HERE, 'results'), help="where what was measured goes")
 args = parser.parse_args()
+args.peer = os.path.abspath(args.peer) # its train.py runs in its own folder
+if not os.path.isfile(os.path.join(args.peer, 'model.py')):
+    parser.error(f"there is no model.py in {args.peer}; give a clone of nanoGPT")
 
 def peer_model(ours):
     """nanoGPT's GPT with the weights of ours."""

@@ -28,7 +28,6 @@ def stop(message):
     sys.exit(f"{os.path.basename(sys.argv[0])}: {' '.join(str(message).split())}")
 
 # ---- writing -----------------------------------------------------------------------------------------------------------
-
 def write_whole(path, data):
     """Write bytes under another name first, so that path never holds a part of them."""
     with open(path + '.tmp', 'wb') as f:
@@ -221,6 +220,13 @@ def get_codec(meta):
             stop(f"the model never saw {' '.join(map(repr, unknown))}; it knows {''.join(sorted(stoi))!r}")
         return [stoi[c] for c in text]
     return encode, lambda ids: ''.join(itos[i] for i in ids), meta['vocab_size'], None
+
+def read_prompts(start):
+    """The prompts that a text stands for: itself, what is in FILE:name, or each line of LINES:name."""
+    kind, colon, name = start.partition(':')
+    if not colon or kind not in ('FILE', 'LINES'):
+        return [start]
+    return [read_text(name)] if kind == 'FILE' else read_text(name).splitlines()
 
 class Text:
     """The text of a sample as its ids arrive, in whole characters, until it has n of them or an id or a text that ends it."""

@@ -281,3 +281,13 @@ def test_compile_compiles_the_step(trained):
 def test_bench_times_generation(tmp_path):
     out = run('bench.py', cwd=tmp_path, mode='generate', n_layer=2, n_head=2, n_embd=32, block_size=32, batch_size=3, device='cpu', real_data=False).out
     assert [line.split(' at once')[0] for line in out.splitlines() if 'ms a step' in line] == ['1', '3'] and out.count('ratio') == 2
+
+
+@pytest.mark.parametrize('block_size', [2, 3])
+def test_bench_of_the_shortest_contexts(tmp_path, block_size):
+    out = run('bench.py', cwd=tmp_path, mode='generate', n_layer=1, n_head=1, n_embd=8, block_size=block_size, batch_size=2, device='cpu', real_data=False)
+    assert out.code == 0 and out.out.count('ms a step') == 2, out.err
+
+
+def test_bench_has_two_modes(tmp_path):
+    run('bench.py', cwd=tmp_path, mode='sleep', device='cpu').refused("'sleep'", 'train or generate')
