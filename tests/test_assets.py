@@ -2,10 +2,16 @@
 import json
 import os
 import subprocess
+import re
 import sys
 
 import pytest
+import torch
 from conftest import ROOT, train
+
+sys.path.insert(0, str(ROOT / 'assets'))
+import parallel # noqa: E402
+from model import GPT, GPTConfig # noqa: E402
 
 
 def script(name, *args):
@@ -36,6 +42,51 @@ def test_a_point_of_the_scaling_table():
     flops, seconds, memory = json.loads(script('scaling.py', '--point', json.dumps(point)).stdout)
     n = 100 * 64 + 12 * 64 ** 2 + 3 * 64 # parameters but for positions
     assert flops == 64 * (6 * n + 12 * 64 * 64) and seconds > 0 and memory > 10
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_counted_activations_are_linear(dtype):
+    count = lambda **shape: parallel.saved(dtype, **shape)
+    once = count(B=2, T=32) - count(B=1, T=32) # of 32 tokens; casts of weights, which both have, fall out
+    assert once == count(T=64) - count(T=32) - 8 * 32 > 0 # positions are not of the batch
+    assert count(B=5, T=32) - count(B=1, T=32) == 4 * once
+    assert count(n_layer=4) - count(n_layer=1) == 3 * (count(n_layer=2) - count(n_layer=1))
+    LC, Lnh, L, C, V, one = parallel.coefficients(dtype)
+    other = dict(n_layer=3, n_head=4, n_embd=96, vocab_size=50) # not a shape that was fitted
+    assert count(**other, B=3) - count(**other, B=1) == pytest.approx(32 * (3 * (LC * 96 + Lnh * 4 + L) + C * 96 + V * 50 + one))
+
+
+def test_the_formula_of_memory(monkeypatch):
+    monkeypatch.setitem(parallel.SHAPES, 'tiny', (2, 2, 64))
+    terms = parallel.memory('tiny')
+    model = GPT(GPTConfig(parallel.T, parallel.V, 2, 2, 64, 0.0, False))
+    optimizer = model.configure_optimizers(0.1, 1e-4, (0.9, 0.95), 'cpu')
+    ids = torch.zeros(1, 4, dtype=torch.long)
+    model(ids, ids)[1].backward()
+    optimizer.step()
+    size = lambda tensors: sum(x.untyped_storage().nbytes() for x in tensors)
+    assert terms['parameters'] == size(model.parameters()) and terms['gradients'] == size(p.grad for p in model.parameters())
+    assert terms['moments'] == size(x for state in optimizer.state.values() for k, x in state.items() if k != 'step')
+    for how, within in ((dict(), 1e-4), (dict(dtype='float32'), 1e-4), (dict(n=4, fsdp=True), 0.02), (dict(n=4, fsdp=True, checkpointing=True), 0.02)):
+        assert sum(parallel.memory('tiny', **how).values()) == pytest.approx(parallel.tracked('tiny', **how), rel=within), how
+
+
+def test_tables_of_scaling_are_the_recorded_ones():
+    result = json.loads((ROOT / 'assets/results/parallel.json').read_text(encoding='utf-8'))
+    doc = (ROOT / 'docs/scaling.md').read_text(encoding='utf-8')
+    for mark, rows in parallel.tables(result).items():
+        assert f'<!-- {mark} -->\n{rows}\n<!-- end -->' in doc, f"{mark}: run {result['command']}"
+    assert result['coefficients'] == {d: parallel.coefficients(d) for d in ('float32', 'bfloat16')}
+    for target in re.findall(r'\]\((?!https://)([^)]+)\)|src="([^"]+)"', doc):
+        assert (ROOT / 'docs' / ''.join(target)).is_file(), target
+
+
+def test_waiting_for_the_network():
+    share = lambda *args: parallel.efficiency('gpt2', *args)[0]
+    assert share(1, 50, False, 1) == share(1, 50, True, 1) == 1 # alone
+    assert share(64, 50, False, 1) < share(64, 400, False, 1) < share(64, 400, False, 8) < 1 # bandwidth and accumulation help
+    assert share(64, 50, True, 1) == pytest.approx(share(64, 50, True, 8)) # which FSDP does not gain from
+    assert share(64, 3200, False, 1) == share(64, 3200, True, 1) == 1 # all hidden
 
 
 @pytest.mark.slow
