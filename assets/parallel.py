@@ -188,7 +188,7 @@ def draw(path):
         axes.set(title=f'{name}, 64 GPUs, micro-batches of {BATCH} × {T}', xlabel='tokens an iteration', ylim=(0, 102))
         axes.grid(alpha=0.3)
     both[0].set_ylabel('% of the time that computes')
-    both[0].legend(loc='center right')
+    both[0].legend(loc='center left', bbox_to_anchor=(0, 0.53))
     figure.savefig(path, metadata={'Date': None}, transparent=True)
 
 if __name__ == '__main__':
