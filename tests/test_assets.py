@@ -71,6 +71,18 @@ def test_the_formula_of_memory(monkeypatch):
         assert sum(parallel.memory('tiny', **how).values()) == pytest.approx(parallel.tracked('tiny', **how), rel=within), how
 
 
+@pytest.mark.parametrize('name', ['model', 'flow'])
+def test_drawings_are_what_the_script_draws(name, tmp_path):
+    committed = (ROOT / f'assets/{name}.svg').read_text(encoding='utf-8')
+    version = re.search(r'Matplotlib v([\w.]+)', committed)[1]
+    matplotlib = pytest.importorskip('matplotlib')
+    if matplotlib.__version__ != version:
+        pytest.skip(f'drawn with matplotlib {version}, here is {matplotlib.__version__}')
+    import drawings
+    getattr(drawings, f'draw_{name}')(tmp_path / 'drawn.svg')
+    assert (tmp_path / 'drawn.svg').read_text(encoding='utf-8') == committed, "run python assets/drawings.py"
+
+
 def test_tables_of_scaling_are_the_recorded_ones():
     result = json.loads((ROOT / 'assets/results/parallel.json').read_text(encoding='utf-8'))
     doc = (ROOT / 'docs/scaling.md').read_text(encoding='utf-8')
