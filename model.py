@@ -33,19 +33,24 @@ class GPTConfig:
     n_embd: int = 768
     dropout: float = 0.0
     bias: bool = True # in Linears and LayerNorms
-    activation: str = 'gelu' # a key of ACTIVATIONS; not in a checkpoint unless it differs from this default
+    # what nanoGPT's GPT does not have is in a checkpoint only where it differs from these defaults
+    activation: str = 'gelu' # a key of ACTIVATIONS
+    rotary: bool = False # positions turn queries and keys (Su et al., arXiv:2104.09864), there is no wpe
+    ngrams: int = 0 # rows of a table, wng, for the last 2, 3 and 4 tokens together, added to each token's embedding
 
     def __post_init__(self):
         for name, kind in self.__annotations__.items():
             value = getattr(self, name)
-            if type(value) not in (kind, int if kind is float else kind) or kind is int and value < 1:
+            if type(value) not in (kind, int if kind is float else kind) or kind is int and value < (name != 'ngrams'):
                 raise UserError(f"{name} must be {dict(int='a whole number from 1 up', bool='True or False').get(kind.__name__, 'of its kind')}, got {value!r}")
-        if self.n_layer * max(self.n_embd, 1000) ** 2 + (self.vocab_size + self.block_size) * self.n_embd > 1e12:
+        if self.n_layer * max(self.n_embd, 1000) ** 2 + (self.vocab_size + self.block_size + self.ngrams) * self.n_embd > 1e12:
             raise UserError(f"n_layer {self.n_layer}, n_embd {self.n_embd}, block_size {self.block_size} and vocab_size {self.vocab_size} "
                             "come to more parameters than fit any machine")
         if self.n_embd % self.n_head:
             fits = ', '.join(str(n) for n in range(1, self.n_embd + 1) if self.n_embd % n == 0)
             raise UserError(f"n_embd {self.n_embd} cannot be shared among n_head {self.n_head} heads; n_head may be {fits}")
+        if self.rotary and self.n_embd // self.n_head % 2:
+            raise UserError(f"rotary turns channels in pairs, but n_embd {self.n_embd} gives each of n_head {self.n_head} heads an odd number of them")
         if self.activation not in ACTIVATIONS:
             raise UserError(f"activation {self.activation!r} is not one of {', '.join(ACTIVATIONS)}")
 
@@ -53,6 +58,19 @@ class LayerNorm(nn.LayerNorm):
     """torch's, with nanoGPT's two arguments."""
     def __init__(self, ndim, bias):
         super().__init__(ndim, eps=1e-5, bias=bias)
+
+def turned(x, cos, sin):
+    """Queries or keys (…, T, hs) with channels i and hs/2 + i turned, as a plane, by the angle of their place; cos and sin (…, T, hs/2)."""
+    a, b = x.chunk(2, -1)
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), -1).type_as(x)
+
+def hashed(idx, rows):
+    """Which of so many rows the last 2, 3 and 4 tokens at each of idx (B, T) have: (B, T, 3). -1 stands for no token, as before the first."""
+    T, past, key, found = idx.size(1), F.pad(idx, (3, 0), value=-1), idx, []
+    for k in 1, 2, 3:
+        key = key * 1000003 + past[:, 3 - k:3 - k + T] + 1
+        found.append((key * 2654435761 >> 16) % rows)
+    return torch.stack(found, -1)
 
 class CausalSelfAttention(nn.Module):
     def __init__(self, config):
@@ -62,9 +80,11 @@ class CausalSelfAttention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x, cache=None, at=0, mask=None):
+    def forward(self, x, cache=None, at=0, mask=None, turn=None):
         B, T, C = x.shape
         qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)
+        if turn:
+            qkv = torch.cat((turned(qkv[:2], *turn), qkv[2:]))
         q, k, v = qkv # each (B, nh, T, hs)
         if mask is not None: # one token a row, each at a place of its own
             cache[:, torch.arange(B, device=x.device), :, at] = qkv[1:, :, :, 0].transpose(0, 1)
@@ -130,7 +150,8 @@ class GPT(nn.Module):
         self.config = config
         self.transformer = nn.ModuleDict({
             'wte': nn.Embedding(config.vocab_size, config.n_embd),
-            'wpe': nn.Embedding(config.block_size, config.n_embd),
+            **({} if config.rotary else {'wpe': nn.Embedding(config.block_size, config.n_embd)}),
+            **({'wng': nn.Embedding(config.ngrams, config.n_embd)} if config.ngrams else {}),
             'drop': nn.Dropout(config.dropout),
             'h': nn.ModuleList(Block(config) for _ in range(config.n_layer)),
             'ln_f': LayerNorm(config.n_embd, config.bias),
@@ -147,25 +168,34 @@ class GPT(nn.Module):
     def init_weights(self):
         """N(0, 0.02) for matrices, and less by √(2·n_layer) for what adds to the residual stream, as GPT-2's paper says."""
         for name, p in self.named_parameters():
-            if name.endswith('c_proj.weight'):
-                p.normal_(0.0, 0.02 / (2 * self.config.n_layer) ** 0.5)
-            elif p.dim() == 2:
-                p.normal_(0.0, 0.02)
-            elif name.endswith('bias'):
+            if name.endswith(('bias', 'wng.weight')):
                 p.zero_()
+            elif p.dim() == 2:
+                p.normal_(0.0, 0.02 / (2 * self.config.n_layer) ** 0.5 if name.endswith('c_proj.weight') else 0.02)
 
     def trunk(self, idx, cache=None, at=0):
         """
         The network without its head: (B, T) ids to (B, T, C). Keys and values go into cache, a (2, B, nh, S, hs) a layer, if
-        given; with at above 0, T is 1 and attends to what is there. at may be (B): each row's token has a place of its own.
+        given; with at above 0, only the last of idx is computed and attends to what is there, the others are what came before it.
+        at may be (B): each row's token has a place of its own.
         """
+        c, h, T = self.config, self.transformer, 1 if torch.is_tensor(at) or at else idx.size(1)
         if torch.is_tensor(at):
             position, mask = at[:, None], torch.arange(cache[0].size(-2), device=idx.device) <= at.view(-1, 1, 1, 1) # (B, 1, 1, S)
         else:
-            position, mask = torch.arange(at, at + idx.size(1), device=idx.device), None
-        x = self.transformer.drop(self.transformer.wte(idx) + self.transformer.wpe(position))
-        for i, block in enumerate(self.transformer.h):
-            x = block(x, cache[i] if cache else None, at, mask)
+            position, mask = torch.arange(at, at + T, device=idx.device), None
+        x, turn = h.wte(idx[:, -T:]), None
+        if c.rotary:
+            hs = c.n_embd // c.n_head
+            angle = (position[..., None] * 1e4 ** (-torch.arange(0, hs, 2, device=idx.device) / hs)).unsqueeze(-3) # (1 or B, 1, T, hs / 2)
+            turn = angle.cos(), angle.sin()
+        else:
+            x = x + h.wpe(position)
+        if c.ngrams:
+            x = x + h.wng(hashed(idx, c.ngrams)[:, -T:]).sum(-2)
+        x = h.drop(x)
+        for i, block in enumerate(h.h):
+            x = block(x, cache[i] if cache else None, at, mask, turn)
         return self.transformer.ln_f(x)
 
     def forward(self, idx, targets=None, rows=0):
@@ -257,17 +287,17 @@ class GPT(nn.Module):
         if not 1 <= block_size <= self.config.block_size:
             raise UserError(f"block_size {block_size} is not within these weights' 1 to {self.config.block_size}; leave --block_size out")
         self.config.block_size = block_size
-        self.transformer.wpe = nn.Embedding.from_pretrained(self.transformer.wpe.weight[:block_size].clone(), freeze=False)
+        if not self.config.rotary:
+            self.transformer.wpe = nn.Embedding.from_pretrained(self.transformer.wpe.weight[:block_size].clone(), freeze=False)
 
     # ---- training ------------------------------------------------------------------------------------------------------
     def get_num_params(self, non_embedding=True):
-        """How many parameters, the tied matrix once; position embeddings, which enter no matmul, only if asked for."""
-        skipped = self.transformer.wpe.weight.numel() if non_embedding else 0
-        return sum(p.numel() for p in self.parameters()) - skipped
+        """How many parameters, the tied matrix once; the tables wpe and wng, which enter no matmul, only if asked for."""
+        return sum(p.numel() for name, p in self.named_parameters() if not (non_embedding and name.endswith(('wpe.weight', 'wng.weight'))))
 
-    def configure_optimizers(self, weight_decay, learning_rate, betas, device_type):
-        """AdamW (arXiv:1711.05101) in two groups: matrices and embeddings decay, biases and norms do not."""
-        trained = [p for p in self.parameters() if p.requires_grad]
+    def configure_optimizers(self, weight_decay, learning_rate, betas, device_type, but=()):
+        """AdamW (arXiv:1711.05101) for all parameters but some, in two groups: matrices and embeddings decay, biases and norms do not."""
+        trained = [p for p in self.parameters() if p.requires_grad and not any(p is q for q in but)]
         groups = [dict(params=[p for p in trained if p.dim() > 1], weight_decay=weight_decay),
                   dict(params=[p for p in trained if p.dim() < 2], weight_decay=0.0)]
         fused = device_type in ('cuda', 'cpu', 'xpu', 'mps')
@@ -296,8 +326,8 @@ class GPT(nn.Module):
         """
         def choose(x, draws): # from last hidden states (B, C)
             return pick(self.lm_head(x)[:, :n_vocab].float(), draws, temperature, top_k, top_p)
-        def step(token, at, cache, draws):
-            return choose(self.trunk(token[:, None], cache, at)[:, 0], draws)
+        def step(recent, at, cache, draws):
+            return choose(self.trunk(recent, cache, at)[:, 0], draws)
         c, weight, B, ends = self.config, self.lm_head.weight, len(prompts), torch.tensor([len(p) for p in prompts])
         if not ends.all() or not 1 <= context_stride <= c.block_size:
             raise UserError(f"a prompt needs a token, and context_stride, {context_stride}, must be within 1 to block_size, {c.block_size}")
@@ -318,18 +348,19 @@ class GPT(nn.Module):
                 T, even = int(sizes.max()), bool((sizes == sizes[0]).all())
                 span = first[:, None] + torch.arange(T) # a shorter row reads on into zeros, which it does not look at
                 window = text.gather(1, span.clamp(max=text.size(1) - 1).to(weight.device))
+                at = (sizes - 1).to(weight.device)
+                recent = F.pad(window, (3, 0), value=-1)[rows[:, None], at[:, None] + torch.arange(4, device=weight.device)] # the last 4 tokens
                 if t == 0 and all(p == prompts[0] for p in prompts):
                     window = window[:1] # one row does for all
                 x = self.trunk(window, cache if T < c.block_size or context_stride > 1 else None).expand(B, -1, -1)
-                at = (sizes - 1).to(weight.device)
                 token = choose(x[rows, at], draws[:, t])
             else:
                 at, T = at + 1, T + 1
                 if even and not compiled:
-                    token = step(token, T - 1, cache, draws[:, t])
+                    token = step(recent, T - 1, cache, draws[:, t])
                 else:
-                    token = step(token, at, cache if compiled else [x[..., :T, :] for x in cache], draws[:, t]).clone() # a graph answers in one place
-            text[rows, here] = token
+                    token = step(recent, at, cache if compiled else [x[..., :T, :] for x in cache], draws[:, t]).clone() # a graph answers in one place
+            text[rows, here], recent = token, torch.cat((recent[:, 1:], token[:, None]), 1)
             here, ends = here + 1, ends + 1
             yield token
 
@@ -346,6 +377,21 @@ class GPT(nn.Module):
             if len(stop) and over.all():
                 break
         return torch.cat(ids, 1)
+
+class Muon(torch.optim.Muon):
+    """
+    torch's, for the matrices of model's blocks. What it knows are views of them, three of each c_attn, because queries, keys and values are
+    orthogonalised apart; take_gradients before each step. The learning rate is that of Jordan et al. (kellerjordan.github.io/posts/muon).
+    """
+    def __init__(self, model, lr, weight_decay):
+        self.parts = {p: [nn.Parameter(part) for part in p.detach().chunk(3 if 'c_attn' in name else 1)]
+                      for name, p in model.transformer.h.named_parameters() if p.dim() == 2}
+        super().__init__([part for parts in self.parts.values() for part in parts], lr=lr, weight_decay=weight_decay)
+
+    def take_gradients(self):
+        for p, parts in self.parts.items():
+            for part, grad in zip(parts, p.grad.chunk(len(parts)), strict=True):
+                part.grad = grad
 
 def pick(logits, draws, temperature, top_k=None, top_p=None):
     """
@@ -381,7 +427,7 @@ def load_checkpoint(path):
     The dict in a ckpt.pt, its tensors on the CPU, its parameter names without compile's prefix. Nothing in the file is
     executed. Raises UserError for a file that is missing, cut short, not a checkpoint, or that wants to run code.
     """
-    kinds = dict(model=dict, model_args=dict, config=dict, optimizer=(dict, type(None)), codec=(dict, type(None)), progress=dict, scaler=dict,
+    kinds = dict(model=dict, model_args=dict, config=dict, optimizer=(dict, type(None)), codec=(dict, type(None)), progress=dict, scaler=dict, muon=dict,
                  iter_num=int, best_val_loss=(int, float, torch.Tensor)) # nanoGPT's is a tensor
     try:
         with warnings.catch_warnings(record=True): # torch's about foreign files would stand beside the error

@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_map_only
 from tqdm import tqdm
 
 from data.prepare import Tokens, find_data, load_meta, on_device
-from model import GPT, GPTConfig, newest_checkpoint, peak_flops, save_checkpoint
+from model import GPT, GPTConfig, Muon, newest_checkpoint, peak_flops, save_checkpoint
 
 # ---- settings ----------------------------------------------------------------------------------------------------------
 # reading and writing
@@ -54,13 +54,19 @@ n_embd = 768
 dropout = 0.0 # 0 for pretraining; 0.1 and up where the data is seen many times
 bias = False # in Linears and LayerNorms; GPT-2 has them, without is a little better and faster
 logit_rows = 0 # of logits held at once for the loss, which saves memory; 0: those of 32 MB on a CPU, all elsewhere
+rotary = False # positions by turning queries and keys: better, but neither nanoGPT nor transformers' GPT-2 reads it
+ngrams = 0 # rows of a table for the last 2, 3 and 4 tokens together, which gives small models a head start; the same holds for it
+optimizer = 'adamw' # 'muon': torch's Muon for the blocks' matrices, AdamW for the rest
 learning_rate = 6e-4 # of AdamW, the largest
+muon_lr = 0.02 # of Muon, the largest; it rises and falls as the other does
 max_iters = 600000 # updates in all
 weight_decay = 0.1
 beta1 = 0.9
 beta2 = 0.95
 grad_clip = 1.0 # largest gradient norm, 0.0 turns clipping off
 decay_lr = True # False: constant
+lr_schedule = 'cosine' # 'wsd': level, then a straight line down
+cooldown = 0.7 # with wsd, the share of the iterations after warm-up that go down
 warmup_iters = 2000
 lr_decay_iters = 600000 # where it arrives at min_lr; usually max_iters
 min_lr = 6e-5 # usually a tenth of learning_rate
@@ -90,6 +96,9 @@ if gradient_accumulation_steps % world_size:
            f"a multiple of {world_size} can, such as {-(-gradient_accumulation_steps // world_size) * world_size}")
 if dtype == 'float16' and device_type != 'cuda':
     refuse(f"float16 is trained with loss scaling, which needs CUDA; on {device_type} use bfloat16 or float32")
+for name, choices in ('optimizer', ('adamw', 'muon')), ('lr_schedule', ('cosine', 'wsd')):
+    if config[name] not in choices:
+        refuse(f"{name} {config[name]!r} is not one of {', '.join(choices)}")
 micro_steps = gradient_accumulation_steps // world_size # micro-batches of this process in one iteration
 master_process = rank == 0
 notice = partial(print, flush=True) if master_process else lambda *args: None
@@ -134,9 +143,9 @@ def batches():
 # ---- model ---------------------------------------------------------------------------------------------------------------
 iter_num = 0 # updates made so far
 best_val_loss = 1e9
-shape = ('block_size', 'n_layer', 'n_head', 'n_embd', 'bias')
+shape = ('block_size', 'n_layer', 'n_head', 'n_embd', 'bias', 'rotary', 'ngrams')
 if init_from == 'scratch':
-    model = GPT(GPTConfig(block_size, vocab_size, n_layer, n_head, n_embd, dropout, bias))
+    model = GPT(GPTConfig(vocab_size=vocab_size, dropout=dropout, **{k: config[k] for k in shape} | dict(block_size=block_size)))
 elif init_from == 'resume':
     model = GPT.from_checkpoint(checkpoint, dict(dropout=dropout))
     iter_num, best_val_loss = checkpoint['iter_num'], checkpoint['best_val_loss']
@@ -165,24 +174,26 @@ if checkpoint and not eval_only and (iter_num > max_iters or iter_num == max_ite
 rows = logit_rows or (2 ** 23 // vocab_size if device_type == 'cpu' else 0)
 rows = rows if rows < batch_size * block_size else 0 # all at once
 tokens_per_iter = gradient_accumulation_steps * batch_size * block_size
-model_args = {k: v for k, v in vars(model.config).items() if k != 'activation' or v != GPTConfig.activation}
+model_args = {k: v for k, v in vars(model.config).items() if k not in ('activation', 'rotary', 'ngrams') or v != getattr(GPTConfig, k)}
 
 # ---- processes, precision, optimizer -------------------------------------------------------------------------------------
 if world_size > 1:
     torch.distributed.init_process_group(backend)
     host_group = torch.distributed.new_group(backend='gloo') # for what the processes agree on without the device
 model.to(device)
-optimizer = model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type)
+muon = [Muon(model, muon_lr, weight_decay)] if optimizer == 'muon' else []
+optimizers = [model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type, [p for m in muon for p in m.parts]), *muon]
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')
 if init_from == 'resume' and checkpoint.get('optimizer'):
     try:
-        for old, new in zip(checkpoint['optimizer']['param_groups'], optimizer.param_groups, strict=True):
-            old.update({k: v for k, v in new.items() if k != 'params'}) # the moments are the file's, the settings ours
-        optimizer.load_state_dict(checkpoint['optimizer'])
-        for p, moments in optimizer.state.items():
-            for k in ('exp_avg', 'exp_avg_sq'):
-                moments[k] = moments[k][:len(p)].clone().view_as(p) # positions may have been cropped
-            moments['step'].item() # it is a number
+        for o, kept in zip(optimizers, (checkpoint['optimizer'], checkpoint.get('muon')), strict=False):
+            for old, new in zip(kept['param_groups'], o.param_groups, strict=True):
+                old.update({k: v for k, v in new.items() if k != 'params'}) # the moments are the file's, the settings ours
+            o.load_state_dict(kept)
+            for p, moments in o.state.items():
+                for k in ('momentum_buffer',) if o in muon else ('exp_avg', 'exp_avg_sq'):
+                    moments[k] = moments[k][:len(p)].clone().view_as(p) # positions may have been cropped
+                moments.get('step', torch.zeros(())).item() # it is a number
         if scaler.is_enabled() and 'scaler' in checkpoint:
             scaler.load_state_dict(checkpoint['scaler'])
     except Exception as e: # what a foreign state raises is anyone's guess
@@ -209,13 +220,14 @@ def agreed(number):
 
 # ---- schedule, evaluation, saving ----------------------------------------------------------------------------------------
 def get_lr(it):
-    """The learning rate of update it: linear warm-up, then half a cosine from learning_rate to min_lr."""
+    """The learning rate of update it: linear warm-up, then from learning_rate to min_lr by half a cosine, or level and a line."""
     if not decay_lr:
         return learning_rate
     if it < warmup_iters:
         return learning_rate * (it + 1) / (warmup_iters + 1)
     done = min(1.0, (it - warmup_iters) / max(1, lr_decay_iters - warmup_iters))
-    return min_lr + (learning_rate - min_lr) * (1 + math.cos(math.pi * done)) / 2
+    left = (1 + math.cos(math.pi * done)) / 2 if lr_schedule == 'cosine' else min(1.0, (1 - done) / max(cooldown, 1e-9))
+    return min_lr + (learning_rate - min_lr) * left
 
 @torch.no_grad()
 def estimate_loss():
@@ -246,10 +258,10 @@ def save(improved):
         paths.append(os.path.join(out_dir, f'ckpt_{iter_num:07d}.pt'))
     paths.append(ckpt_path if improved or always_save_checkpoint else last_path)
     weights = {k: v for k, v in model.state_dict().items() if k != 'lm_head.weight'} # which is wte
-    state = {'model': weights, 'optimizer': optimizer.state_dict(), 'model_args': model_args, 'iter_num': iter_num,
+    state = {'model': weights, 'optimizer': optimizers[0].state_dict(), 'model_args': model_args, 'iter_num': iter_num,
              'best_val_loss': best_val_loss, 'config': config, 'codec': meta, 'progress': dict(progress, bad_steps=int(bad))}
-    if scaler.is_enabled():
-        state['scaler'] = scaler.state_dict()
+    state |= {'scaler': scaler.state_dict()} if scaler.is_enabled() else {}
+    state |= {'muon': muon[0].state_dict()} if muon else {}
     copy = tree_map_only(torch.Tensor, lambda x: x.detach().to('cpu', copy=True), state) # the updates to come leave it alone
     writing, saved_at = writer.submit(save_checkpoint, copy, paths, keep_checkpoints), time.monotonic()
     notice(f"saving {paths[-1]}")
@@ -331,8 +343,9 @@ while True:
 
     # forward and backward over the micro-batches; gradients meet once, at the last
     lr = get_lr(iter_num)
-    for group in optimizer.param_groups:
-        group['lr'] = lr
+    for o in optimizers:
+        for group in o.param_groups:
+            group['lr'] = lr * (muon_lr / (learning_rate or 1) if o in muon else 1)
     torch.manual_seed(int(np.random.default_rng((seed, 1, iter_num, rank)).integers(2**63))) # dropout's
     loss = torch.zeros((), device=device)
     for m in range(micro_steps):
@@ -343,13 +356,17 @@ while True:
         loss += micro_loss.detach()
 
     # update; one that is not finite is left out, on the device, so that nothing waits for the answer
-    scaler.unscale_(optimizer)
+    for o in optimizers:
+        if o in muon:
+            o.take_gradients()
+        scaler.unscale_(o)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf) # inf clips nothing
-    found = optimizer.found_inf = (~norm.isfinite()).float() # fused AdamW heeds it, and the scaler sets its own
-    if device_type != 'mps' or not found: # there it does not
-        scaler.step(optimizer)
+    found = optimizers[0].found_inf = (~norm.isfinite()).float() # fused AdamW heeds it, and the scaler sets its own
+    if not (muon or device_type == 'mps') or not found: # on MPS it does not, nor does Muon
+        for o in optimizers:
+            scaler.step(o)
     scaler.update()
-    optimizer.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
     bad, left_out = (bad + 1) * found, left_out + found
 
     logging = iter_num % log_interval == 0
