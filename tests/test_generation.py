@@ -61,9 +61,9 @@ def test_with_the_cache_as_without(length, stride, choice, more):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=5), st.integers(1, 8), st.integers(0, 1000))
-def test_each_row_gets_what_it_would_get_alone(lengths, stride, seed):
-    model, rng = small(block_size=8), np.random.default_rng(seed)
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=5), st.integers(1, 8), st.integers(0, 1000), st.booleans())
+def test_each_row_gets_what_it_would_get_alone(lengths, stride, seed, more):
+    model, rng = small(block_size=8, rotary=more, ngrams=77 * more), np.random.default_rng(seed)
     prompts = [rng.integers(V, size=n).tolist() for n in lengths]
     draws = torch.from_numpy(rng.random((len(lengths), 15), np.float32))
     together = streamed(model, prompts, 15, temperature=0.9, top_k=10, context_stride=stride, draws=draws)

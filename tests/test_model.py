@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from data.prepare import get_codec
-from model import GPT, GPTConfig, load_checkpoint
+from model import GPT, GPTConfig, Muon, load_checkpoint
 
 SMALL = dict(block_size=12, vocab_size=37, n_layer=2, n_head=2, n_embd=16)
 
@@ -18,6 +18,10 @@ def small(seed=0, **kw):
         for p in model.parameters():
             p.add_(0.1 * torch.randn_like(p))
     return model
+
+
+def wrapped(n):
+    return (n + 2 ** 63) % 2 ** 64 - 2 ** 63
 
 
 def written_out(model, idx):
@@ -33,7 +37,20 @@ def written_out(model, idx):
     def linear(x, name):
         return x @ w[name + '.weight'].T + w.get(name + '.bias', 0)
 
-    x = w['transformer.wte.weight'][idx] + w['transformer.wpe.weight'][:T]
+    def turn(x, t): # one query or key (hs) at place t: complex numbers of its two halves, by angles of 10000^(-2i/hs)
+        z = torch.complex(x[:hs // 2], x[hs // 2:]) * torch.polar(torch.ones(hs // 2), t * 10000 ** (-2 * torch.arange(hs // 2) / hs))
+        return torch.cat((z.real, z.imag))
+
+    x = w['transformer.wte.weight'][idx]
+    if c.ngrams:
+        for b in range(B):
+            for t in range(T):
+                key = int(idx[b, t])
+                for k in (1, 2, 3): # in Python's whole numbers, cut to 64 bits with a sign where the network's overflow
+                    key = wrapped(key * 1000003 + (int(idx[b, t - k]) + 1 if t >= k else 0))
+                    x[b, t] += w['transformer.wng.weight'][(wrapped(key * 2654435761) >> 16) % c.ngrams]
+    if not c.rotary:
+        x = x + w['transformer.wpe.weight'][:T]
     for i in range(c.n_layer):
         h = f'transformer.h.{i}.'
         q, k, v = linear(norm(x, h + 'ln_1'), h + 'attn.c_attn').split(c.n_embd, -1)
@@ -41,6 +58,9 @@ def written_out(model, idx):
         for b in range(B):
             for head in range(c.n_head):
                 s = slice(head * hs, (head + 1) * hs)
+                if c.rotary:
+                    for t in range(T):
+                        q[b, t, s], k[b, t, s] = turn(q[b, t, s].clone(), t), turn(k[b, t, s].clone(), t)
                 for t in range(T):
                     weights = F.softmax(q[b, t, s] @ k[b, :t + 1, s].T / math.sqrt(hs), -1)
                     y[b, t, s] = weights @ v[b, :t + 1, s]
@@ -51,9 +71,9 @@ def written_out(model, idx):
     return norm(x, 'transformer.ln_f') @ w['transformer.wte.weight'].T
 
 
-@pytest.mark.parametrize('bias', [True, False])
-def test_logits_and_loss_are_the_papers(bias):
-    model = small(bias=bias)
+@pytest.mark.parametrize('more', [dict(bias=True), dict(bias=False), dict(rotary=True), dict(ngrams=50), dict(rotary=True, ngrams=999)], ids=str)
+def test_logits_and_loss_are_the_papers(more):
+    model = small(**more)
     idx, targets = torch.randint(37, (2, 12)), torch.randint(37, (2, 12))
     with torch.no_grad():
         logits, loss = model(idx, targets)
@@ -83,6 +103,18 @@ def test_no_position_sees_a_later_one():
         assert reach[:t + 1].all() and not reach[t + 1:].any()
 
 
+def test_no_position_sees_a_later_token():
+    """Nor through the table of n-grams, which is looked up by ids."""
+    model, idx = small(rotary=True, ngrams=500), torch.randint(37, (1, 12))
+    targets = torch.zeros(1, 12, dtype=torch.long)
+    before = model(idx, targets)[0]
+    for t in range(1, 12):
+        other = idx.clone()
+        other[0, t:] = (other[0, t:] + 1 + torch.arange(12 - t)) % 37
+        after = model(other, targets)[0]
+        assert torch.equal(after[0, :t], before[0, :t]) and not torch.equal(after[0, t], before[0, t])
+
+
 def test_initialisation():
     torch.manual_seed(0)
     model = GPT(GPTConfig(block_size=64, vocab_size=512, n_layer=3, n_head=4, n_embd=128, bias=True))
@@ -108,22 +140,49 @@ def test_every_parameter_has_a_gradient_and_one_group():
     assert sorted(ids) == sorted(id(p) for p in model.parameters())
 
 
+def test_muon_takes_each_matrix_and_the_thirds_of_attention_apart():
+    """A step moves each matrix by lr √max(1, rows / columns) along all its directions, AdamW has the rest, none is left out."""
+    torch.manual_seed(0)
+    model = small(n_embd=32, bias=True, ngrams=7)
+    muon = Muon(model, 0.1, 0.0)
+    adamw = model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), 'cpu', list(muon.parts))
+    held = [id(p) for g in adamw.param_groups for p in g['params']] + [id(p) for p in muon.parts]
+    assert sorted(held) == sorted(id(p) for p in model.parameters())
+    assert all(name.startswith('transformer.h.') == any(p is q for q in muon.parts) for name, p in model.named_parameters() if p.dim() == 2)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    model(torch.randint(37, (8, 12)), torch.randint(37, (8, 12)))[1].backward()
+    muon.take_gradients()
+    muon.step()
+    for name, p in model.named_parameters():
+        moved = (before[name] - p).detach() / 0.1
+        if not any(p is q for q in muon.parts):
+            assert not moved.any(), name
+        else:
+            for third in moved.chunk(3 if 'c_attn' in name else 1):
+                along = torch.linalg.svdvals(third) / max(1, third.size(0) / third.size(1)) ** 0.5
+                assert 0.6 < along.median() and along.max() < 1.3, (name, along) # Newton and Schulz's iteration is no more exact
+    assert len(muon.state_dict()['state']) == 2 * 6
+
+
 def test_counts_of_parameters_and_flops():
     with torch.device('meta'):
         gpt2 = GPT(GPTConfig(vocab_size=50257))
     assert gpt2.get_num_params(non_embedding=False) == 124439808 # the 124M of OpenAI's smallest
     assert gpt2.get_num_params() == 124439808 - 1024 * 768
+    with torch.device('meta'):
+        assert GPT(GPTConfig(vocab_size=50257, rotary=True, ngrams=10000)).get_num_params() == gpt2.get_num_params()
     flops = 1024 * (6 * gpt2.get_num_params() + 12 * 12 * 12 * 64 * 1024)
     assert gpt2.estimate_mfu(10, 2.0, peak=1e14) == pytest.approx(10 * flops / 2.0 / 1e14)
     assert math.isnan(gpt2.estimate_mfu(10, 2.0)) # an unknown device has no peak
 
 
-def test_crop_block_size():
-    model, idx = small(), torch.randint(37, (2, 5))
+@pytest.mark.parametrize('rotary', [False, True])
+def test_crop_block_size(rotary):
+    model, idx = small(rotary=rotary), torch.randint(37, (2, 5))
     before = model(idx)[0]
     model.crop_block_size(5)
     torch.testing.assert_close(model(idx)[0], before)
-    assert model.transformer.wpe.weight.requires_grad and model.config.block_size == 5
+    assert model.config.block_size == 5 and (rotary or model.transformer.wpe.weight.requires_grad and len(model.transformer.wpe.weight) == 5)
     with pytest.raises(ValueError, match='block_size 9'):
         model.crop_block_size(9)
     with pytest.raises(ValueError, match='got 6 tokens.*at most 5'):
@@ -132,7 +191,8 @@ def test_crop_block_size():
 
 @pytest.mark.parametrize('change, words', [
     (dict(n_head=3), 'n_embd 16 .* n_head 3'), (dict(n_layer=0), 'n_layer'), (dict(vocab_size=-1), 'vocab_size'),
-    (dict(block_size=1.5), 'block_size'), (dict(activation='swish'), 'swish')])
+    (dict(block_size=1.5), 'block_size'), (dict(activation='swish'), 'swish'),
+    (dict(n_embd=18, n_head=6, rotary=True), 'rotary .* n_embd 18'), (dict(ngrams=-1), 'ngrams'), (dict(ngrams=10 ** 12), 'ngrams|parameters')])
 def test_impossible_shapes_are_named(change, words):
     with pytest.raises(ValueError, match=words):
         GPTConfig(**{**SMALL, **change})

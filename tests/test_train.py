@@ -63,15 +63,18 @@ def test_metrics_hold_the_run(trained):
     assert all(e['tokens_per_s'] > 0 and e['norm'] > 0 for e in events(trained, 'log'))
 
 
-@pytest.mark.parametrize('more', [{}, dict(dropout=0.2, gradient_accumulation_steps=3), dict(dtype='bfloat16')])
+@pytest.mark.parametrize('more', [{}, dict(dropout=0.2, gradient_accumulation_steps=3), dict(dtype='bfloat16'),
+                                  dict(optimizer='muon', rotary=True, ngrams=99, lr_schedule='wsd')], ids=str)
 def test_resume_equals_never_having_stopped(dataset, tmp_path, more):
     train(dataset, tmp_path / 'whole', **more)
     train(dataset, tmp_path / 'parts', **more, max_iters=3)
     train(dataset, tmp_path / 'parts', **more, init_from='auto')
     a, b = (torch.load(tmp_path / d / 'ckpt.pt', weights_only=True) for d in ('whole', 'parts'))
     assert same(a['model'], b['model']) and a['best_val_loss'] == b['best_val_loss'] and a['iter_num'] == b['iter_num'] == 6
-    for i, state in a['optimizer']['state'].items():
-        assert all(torch.equal(v, b['optimizer']['state'][i][k]) for k, v in state.items())
+    for name in {'optimizer', 'muon'} & set(a):
+        for i, state in a[name]['state'].items():
+            assert all(torch.equal(v, b[name]['state'][i][k]) for k, v in state.items())
+    assert ('muon' in a) == (more.get('optimizer') == 'muon')
     whole, parts = ([e['loss'] for e in events(tmp_path / d, 'log')] for d in ('whole', 'parts'))
     assert whole == parts
 
@@ -131,6 +134,33 @@ def test_learning_rate_schedule(dataset, tmp_path):
     lr = train(dataset, tmp_path, max_iters=0, warmup_iters=10, lr_decay_iters=110, learning_rate=1.0, min_lr=0.1).space['get_lr']
     assert lr(0) == pytest.approx(1 / 11) and lr(9) == pytest.approx(10 / 11) and lr(10) == pytest.approx(1.0)
     assert lr(60) == pytest.approx(0.55) and lr(110) == lr(999) == pytest.approx(0.1)
+    lr = train(dataset, tmp_path, max_iters=0, warmup_iters=10, lr_decay_iters=110, learning_rate=1.0, min_lr=0.1, lr_schedule='wsd',
+               cooldown=0.4).space['get_lr']
+    assert lr(0) == pytest.approx(1 / 11) and lr(10) == lr(70) == pytest.approx(1.0)
+    assert lr(90) == pytest.approx(0.55) and lr(110) == lr(999) == pytest.approx(0.1)
+
+
+def test_what_nanogpt_has_not_is_in_the_file_only_where_it_is_used(dataset, trained, tmp_path):
+    train(dataset, tmp_path, rotary=True, ngrams=99, optimizer='muon', max_iters=1)
+    plain, more = (torch.load(d / 'ckpt.pt', weights_only=True) for d in (trained, tmp_path))
+    assert set(more['model_args']) - set(plain['model_args']) == {'rotary', 'ngrams'} and set(more) - set(plain) == {'muon'}
+    assert set(more['model']) ^ set(plain['model']) == {'transformer.wpe.weight', 'transformer.wng.weight'}
+    text = run('sample.py', out_dir=tmp_path, max_new_tokens=40, num_samples=2, device='cpu').out
+    assert text.count('---------------') == 2
+    out = train(dataset, tmp_path, init_from='resume', max_iters=2, rotary=False, optimizer='muon').out
+    assert 'the weights decide: rotary is True, not False' in out
+    other = run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'init_from': 'resume', 'max_iters': 3})
+    other.refused('optimizer', '--init_from=scratch')
+
+
+def test_muon_has_a_learning_rate_of_its_own(dataset, tmp_path):
+    one, slower = (train(dataset, tmp_path / str(lr), optimizer='muon', max_iters=1, muon_lr=lr, weight_decay=0.0).space['model'] for lr in (0.02, 0.001))
+    start = train(dataset, tmp_path / 'start', max_iters=0).space['model']
+    for (name, a), b, c in zip(one.named_parameters(), slower.parameters(), start.parameters(), strict=True):
+        if '.h.' in name and a.dim() == 2: # 20 times the way
+            torch.testing.assert_close(a - c, 20 * (b - c), atol=1e-4, rtol=1e-2)
+        else:
+            assert torch.equal(a, b), name
 
 
 def test_eval_only_writes_nothing(dataset, trained, tmp_path):
@@ -170,7 +200,8 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_ends_the_run(dataset, tmp
     assert [e['left_out'] for e in events(poisoned, 'log')][-2:] == [1, 1]
 
 
-def test_an_update_that_is_not_finite_is_left_out(dataset, tmp_path, monkeypatch):
+@pytest.mark.parametrize('optimizer', ['adamw', 'muon'])
+def test_an_update_that_is_not_finite_is_left_out(dataset, tmp_path, monkeypatch, optimizer):
     """One poisoned micro-batch: that update is missing, the rest happen."""
     import model
     forward, calls = model.GPT.forward, []
@@ -184,7 +215,7 @@ def test_an_update_that_is_not_finite_is_left_out(dataset, tmp_path, monkeypatch
         return logits, loss
 
     monkeypatch.setattr(model.GPT, 'forward', sometimes)
-    train(dataset, tmp_path, eval_interval=100, max_iters=5)
+    train(dataset, tmp_path, eval_interval=100, max_iters=5, optimizer=optimizer)
     assert [e['left_out'] for e in events(tmp_path, 'log')] == [0, 0, 1, 0, 0]
     ckpt = torch.load(tmp_path / 'ckpt.pt', weights_only=True)
     assert all(v.isfinite().all() for v in ckpt['model'].values())
@@ -256,6 +287,8 @@ def test_bad_data_is_named_before_anything_is_written(tmp_path, files, words):
 @pytest.mark.parametrize('settings, words', [
     (dict(dataset='nowhere'), ["no dataset 'nowhere'"]),
     (dict(n_head=3), ['n_embd 32', 'n_head 3', '1, 2, 4']),
+    (dict(optimizer='sgd'), ['optimizer', 'adamw, muon']),
+    (dict(lr_schedule='linear'), ['lr_schedule', 'cosine, wsd']),
     (dict(init_from='gpt3'), ['gpt3']),
     (dict(init_from='resume'), ['no checkpoint']),
     (dict(dtype='float16'), ['float16', 'CUDA']),
