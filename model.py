@@ -6,7 +6,6 @@ The architecture is "Language Models are Unsupervised Multitask Learners" (Radfo
 the checkpoint's layout are nanoGPT's, so that files go both ways.
 """
 import glob
-import json
 import os
 import pickle
 import re
@@ -242,44 +241,20 @@ class GPT(nn.Module):
     @classmethod
     def from_pretrained(cls, model_type, override_args=None):
         """
-        The weights of a GPT-2 in transformers' format: a hub name such as 'gpt2-xl', fetched once by huggingface_hub, or a
-        folder with config.json and *.safetensors. Only dropout may be overridden. Raises UserError with what is wrong.
+        The GPT-2 of a hub name such as 'gpt2-xl', or of a folder that transformers wrote. Only dropout may be overridden. Raises
+        UserError with what is wrong.
         """
+        from data.pretrained import read_pretrained
         more = set(override_args or {}) - {'dropout'}
         if more:
             raise UserError(f"only dropout may be overridden, got {', '.join(sorted(more))}")
-        folder = model_type
-        try:
-            from safetensors.torch import load_file
-            if not os.path.isdir(folder):
-                from huggingface_hub import snapshot_download
-                folder = snapshot_download(folder, allow_patterns=['config.json', 'model*.safetensors'])
-            with open(os.path.join(folder, 'config.json'), encoding='utf-8') as f:
-                hf = dict(json.load(f))
-            state = {}
-            for path in glob.glob(os.path.join(glob.escape(folder), 'model*.safetensors')):
-                state |= load_file(path)
-            if not state:
-                raise FileNotFoundError(f"no model*.safetensors in {folder}")
-        except Exception as e: # what the hub, its cache and half a file raise is anyone's guess
-            what = 'pip install transformers' if isinstance(e, ImportError) else 'it must be a GPT-2 on the hub, or a folder with one'
-            raise UserError(f"cannot read config.json and model.safetensors of {model_type!r}; {what} ({type(e).__name__}: {str(e).split('. ')[0]})") from e
-        activations = {'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu': 'gelu'}
-        sizes = dict(vocab_size='vocab_size', block_size='n_positions', n_layer='n_layer', n_head='n_head', n_embd='n_embd')
-        able = dict(model_type=['gpt2'], layer_norm_epsilon=[1e-5], scale_attn_weights=[True], scale_attn_by_inverse_layer_idx=[False],
-                    tie_word_embeddings=[True], n_inner=[4 * hf.get('n_embd', 0)], activation_function=list(activations))
-        odd = {k: hf[k] for k, v in able.items() if hf.get(k) not in (None, *v)} | {k: 'missing' for k in sizes.values() if k not in hf}
-        if odd:
-            raise UserError(f"{model_type} is no GPT-2 of the kind that this model computes; its config.json has {odd}")
-        config = GPTConfig(bias=True, activation=activations[hf.get('activation_function') or 'gelu_new'],
-                           **{ours: hf[theirs] for ours, theirs in sizes.items()}, **(override_args or {}))
-        matrices = ('attn.c_attn.weight', 'attn.c_proj.weight', 'mlp.c_fc.weight', 'mlp.c_proj.weight')
-        for name in list(state): # theirs multiply from the right, so the four matrices of a block are transposed
-            tensor = state.pop(name).float()
-            if not name.endswith(('.attn.bias', '.attn.masked_bias', 'lm_head.weight')): # causal masks, and the tied head
-                name = 'transformer.' + name.removeprefix('transformer.')
-                state[name] = tensor.t().contiguous() if name.endswith(matrices) else tensor
-        return cls.from_state(config, state)
+        args, state = read_pretrained(model_type)
+        return cls.from_state(GPTConfig(**args, **(override_args or {})), state)
+
+    def save_pretrained(self, folder):
+        """Write the model for transformers' AutoModelForCausalLM. Raises UserError where its GPT-2 is another network than this."""
+        from data.pretrained import write_pretrained
+        write_pretrained(self, folder)
 
     @torch.no_grad()
     def crop_block_size(self, block_size):

@@ -1,0 +1,102 @@
+"""
+GPT-2 in transformers' format, read for train.py and sample.py and written for everybody else:
+    python data/pretrained.py out-shakespeare/ckpt.pt FOLDER
+makes a folder of a checkpoint, with its tokenizer, that transformers' AutoModelForCausalLM and AutoTokenizer read.
+"""
+import base64
+import glob
+import json
+import os
+import sys
+import tempfile
+
+if __name__ == '__main__': # then this folder is on the path, not the one above
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from data.prepare import gpt2_bpe, stop
+from model import GPT, GPTConfig, UserError, load_checkpoint
+
+ACTIVATIONS = {'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu': 'gelu'} # theirs: ours; OpenAI's is the first
+SIZES = dict(vocab_size='vocab_size', block_size='n_positions', n_layer='n_layer', n_head='n_head', n_embd='n_embd') # ours: theirs
+TURNED = ('attn.c_attn.weight', 'attn.c_proj.weight', 'mlp.c_fc.weight', 'mlp.c_proj.weight') # theirs multiply from the right
+
+def read_pretrained(model_type):
+    """
+    (arguments for GPTConfig, state for GPT.from_state) of a hub name such as 'gpt2-xl', fetched once by huggingface_hub, or of a
+    folder with config.json and *.safetensors. Raises UserError with what is wrong.
+    """
+    folder = model_type
+    try:
+        from safetensors.torch import load_file
+        if not os.path.isdir(folder):
+            from huggingface_hub import snapshot_download
+            folder = snapshot_download(folder, allow_patterns=['config.json', 'model*.safetensors'])
+        with open(os.path.join(folder, 'config.json'), encoding='utf-8') as f:
+            hf = dict(json.load(f))
+        state = {}
+        for path in glob.glob(os.path.join(glob.escape(folder), 'model*.safetensors')):
+            state |= load_file(path)
+        if not state:
+            raise FileNotFoundError(f"no model*.safetensors in {folder}")
+    except Exception as e: # what the hub, its cache and half a file raise is anyone's guess
+        what = 'pip install transformers' if isinstance(e, ImportError) else 'it must be a GPT-2 on the hub, or a folder with one'
+        raise UserError(f"cannot read config.json and model.safetensors of {model_type!r}; {what} ({type(e).__name__}: {str(e).split('. ')[0]})") from e
+    able = dict(model_type=['gpt2'], layer_norm_epsilon=[1e-5], scale_attn_weights=[True], scale_attn_by_inverse_layer_idx=[False],
+                tie_word_embeddings=[True], n_inner=[4 * hf.get('n_embd', 0)], activation_function=list(ACTIVATIONS))
+    odd = {k: hf[k] for k, v in able.items() if hf.get(k) not in (None, *v)} | {k: 'missing' for k in SIZES.values() if k not in hf}
+    if odd:
+        raise UserError(f"{model_type} is no GPT-2 of the kind that this model computes; its config.json has {odd}")
+    for name in list(state):
+        tensor = state.pop(name).float()
+        if not name.endswith(('.attn.bias', '.attn.masked_bias', 'lm_head.weight')): # causal masks, and the tied head
+            name = 'transformer.' + name.removeprefix('transformer.')
+            state[name] = tensor.t().contiguous() if name.endswith(TURNED) else tensor
+    return dict(bias=True, activation=ACTIVATIONS[hf.get('activation_function') or 'gelu_new'], **{k: hf[v] for k, v in SIZES.items()}), state
+
+def write_pretrained(model, folder):
+    """A folder with config.json and model.safetensors of a GPT. Raises UserError where transformers' GPT-2 cannot compute it."""
+    c = model.config
+    if c.rotary or c.ngrams:
+        raise UserError("transformers' GPT-2 has no rotary positions and no n-grams, so only a model without them can be written for it")
+    try:
+        import torch
+        from transformers import GPT2Config, GPT2LMHeadModel
+    except ImportError as e:
+        raise UserError(f"writing for transformers needs it: pip install transformers ({e})") from e
+    config = GPT2Config(**{v: getattr(c, k) for k, v in SIZES.items()}, activation_function={v: k for k, v in reversed(ACTIVATIONS.items())}[c.activation],
+                        resid_pdrop=c.dropout, embd_pdrop=c.dropout, attn_pdrop=c.dropout)
+    for which in ('bos_token_id', 'eos_token_id'): # <|endoftext|>, or what a vocabulary of its own does not have
+        setattr(config, which, 50256 if c.vocab_size > 50256 else None)
+    with torch.device('meta'):
+        theirs = GPT2LMHeadModel(config)
+    ours = model.state_dict()
+    state = {k: ours.get(k, torch.zeros(v.shape)).float().cpu() for k, v in theirs.state_dict().items()} # a bias that is not there adds nothing
+    theirs.load_state_dict({k: v.t().contiguous() if k.endswith(TURNED) else v for k, v in state.items()}, assign=True)
+    theirs.tie_weights()
+    theirs.save_pretrained(folder)
+
+def write_tokenizer(codec, folder):
+    """The tokenizer of a checkpoint's codec, None being GPT-2's BPE, as transformers' AutoTokenizer reads it."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+    from transformers.convert_slow_tokenizer import TikTokenConverter
+    if codec is None:
+        bpe = gpt2_bpe()
+        with tempfile.NamedTemporaryFile('wb', delete=False) as f: # the form in which OpenAI gives them out
+            f.writelines(b'%s %d\n' % (base64.b64encode(text), i) for text, i in bpe._mergeable_ranks.items())
+        tokenizer, special = TikTokenConverter(f.name, bpe._pat_str, extra_special_tokens=list(bpe._special_tokens)).converted(), '<|endoftext|>'
+        os.remove(f.name)
+    else:
+        tokenizer, special = Tokenizer(models.WordLevel(codec['stoi'], unk_token=codec['itos'][0])), None
+        tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Split(Regex(r'(?s:.)'), 'isolated'), decoders.Fuse()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=special, eos_token=special).save_pretrained(folder)
+
+if __name__ == '__main__':
+    if len(sys.argv) != 3 or sys.argv[1] in ('-h', '--help'):
+        stop(f"got {len(sys.argv) - 1} arguments; give a checkpoint and a folder to write, as in python data/pretrained.py out/ckpt.pt out-hf")
+    try:
+        checkpoint = load_checkpoint(sys.argv[1])
+        write_pretrained(GPT.from_checkpoint(checkpoint), sys.argv[2])
+        write_tokenizer(checkpoint.get('codec'), sys.argv[2])
+    except (UserError, OSError, ImportError) as e:
+        stop(e)
+    print(f"{sys.argv[2]}: a {GPTConfig(**checkpoint['model_args'])} for transformers")
