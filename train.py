@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.utils.checkpoint
 from torch.utils._pytree import tree_map_only
 from tqdm import tqdm
 
@@ -46,6 +47,7 @@ wandb_project = 'owt'
 wandb_run_name = 'gpt2'
 dataset = 'openwebtext' # a folder under data/, or any folder
 gradient_accumulation_steps = 40 # micro-batches an iteration, shared by all processes
+total_batch_tokens = 0 # above 0, sets gradient_accumulation_steps to what comes nearest to so many tokens an iteration
 batch_size = 12 # sequences in a micro-batch
 block_size = 1024 # tokens in a sequence
 n_layer = 12
@@ -53,6 +55,7 @@ n_head = 12
 n_embd = 768
 dropout = 0.0 # 0 for pretraining; 0.1 and up where the data is seen many times
 bias = False # in Linears and LayerNorms; GPT-2 has them, without is a little better and faster
+activation_checkpointing = False # keep each block's input only, compute the rest again in the backward pass: less memory, a third more time
 logit_rows = 0 # of logits held at once for the loss, which saves memory; 0: those of 32 MB on a CPU, all elsewhere
 rotary = False # positions by turning queries and keys: better, but neither nanoGPT nor transformers' GPT-2 reads it
 ngrams = 0 # rows of a table for the last 2, 3 and 4 tokens together, which gives small models a head start; the same holds for it
@@ -74,6 +77,7 @@ max_bad_steps = 10 # updates in a row with a loss or gradient that is not finite
 # machine: auto means whatever this one does best
 seed = 1337 # of initial weights, data order and dropout
 deterministic = False # True: the same bits each time on CUDA and compiled too, by slower kernels and no TF32
+fsdp = False # share weights, gradients and moments out among the processes (FSDP2), for models that one GPU cannot hold
 backend = 'auto' # between processes: 'nccl' on CUDA, else 'gloo'
 device = 'auto' # 'cuda', 'cuda:1', 'xpu', 'mps' or 'cpu'
 dtype = 'auto' # 'bfloat16', 'float16' (with loss scaling) or 'float32'
@@ -91,15 +95,16 @@ def ask_to_stop(number, frame):
 for name in {'SIGINT', 'SIGTERM', 'SIGUSR1'} & set(dir(signal)): # the last is what Slurm can be told to send before its time limit
     signal.signal(getattr(signal, name), ask_to_stop)
 
-if gradient_accumulation_steps % world_size:
+if not total_batch_tokens and gradient_accumulation_steps % world_size:
     refuse(f"gradient_accumulation_steps {gradient_accumulation_steps} cannot be shared among {world_size} processes; "
            f"a multiple of {world_size} can, such as {-(-gradient_accumulation_steps // world_size) * world_size}")
-if dtype == 'float16' and device_type != 'cuda':
-    refuse(f"float16 is trained with loss scaling, which needs CUDA; on {device_type} use bfloat16 or float32")
+if dtype == 'float16' and (device_type != 'cuda' or fsdp):
+    refuse(f"float16 is trained with loss scaling, which needs CUDA and no fsdp; on {device_type} use bfloat16 or float32")
+if fsdp and world_size == 1:
+    refuse("fsdp shares the model among processes, and there is one; start several: torchrun --standalone --nproc_per_node=2 train.py …")
 for name, choices in ('optimizer', ('adamw', 'muon')), ('lr_schedule', ('cosine', 'wsd')):
     if config[name] not in choices:
         refuse(f"{name} {config[name]!r} is not one of {', '.join(choices)}")
-micro_steps = gradient_accumulation_steps // world_size # micro-batches of this process in one iteration
 master_process = rank == 0
 notice = partial(print, flush=True) if master_process else lambda *args: None
 
@@ -173,14 +178,27 @@ if checkpoint and not eval_only and (iter_num > max_iters or iter_num == max_ite
     sys.exit(0)
 rows = logit_rows or (2 ** 23 // vocab_size if device_type == 'cpu' else 0)
 rows = rows if rows < batch_size * block_size else 0 # all at once
+if total_batch_tokens:
+    gradient_accumulation_steps = max(1, round(total_batch_tokens / (batch_size * block_size * world_size))) * world_size
+    config['gradient_accumulation_steps'] = gradient_accumulation_steps
+micro_steps = gradient_accumulation_steps // world_size # micro-batches of this process in one iteration
 tokens_per_iter = gradient_accumulation_steps * batch_size * block_size
 model_args = {k: v for k, v in vars(model.config).items() if k not in ('activation', 'rotary', 'ngrams') or v != getattr(GPTConfig, k)}
 
 # ---- processes, precision, optimizer -------------------------------------------------------------------------------------
 if world_size > 1:
-    torch.distributed.init_process_group(backend)
+    torch.distributed.init_process_group(backend, device_id=torch.device(device) if device_type == 'cuda' else None)
     host_group = torch.distributed.new_group(backend='gloo') # for what the processes agree on without the device
 model.to(device)
+for block in model.transformer.h if activation_checkpointing else ():
+    block.forward = partial(torch.utils.checkpoint.checkpoint, block.forward, use_reentrant=False)
+if fsdp: # blocks are gathered in the precision of their matmuls, as autocast has them; Muon wants whole thirds of c_attn's rows
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    from torch.distributed.tensor import Shard, distribute_tensor # a second to import
+    halves = MixedPrecisionPolicy(torch.bfloat16 if dtype == 'bfloat16' else None, torch.float32, cast_forward_inputs=False)
+    for module in (*model.transformer.h, model):
+        fully_shard(module, mp_policy=MixedPrecisionPolicy() if module is model else halves,
+                    shard_placement_fn=lambda p: Shard(1) if optimizer == 'muon' and len(p) == 3 * n_embd else None)
 muon = [Muon(model, muon_lr, weight_decay)] if optimizer == 'muon' else []
 optimizers = [model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type, [p for m in muon for p in m.parts]), *muon]
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')
@@ -192,18 +210,25 @@ if init_from == 'resume' and checkpoint.get('optimizer'):
             o.load_state_dict(kept)
             for p, moments in o.state.items():
                 for k in ('momentum_buffer',) if o in muon else ('exp_avg', 'exp_avg_sq'):
-                    moments[k] = moments[k][:len(p)].clone().view_as(p) # positions may have been cropped
+                    moments[k] = moments[k][:len(p)].reshape(p.shape).clone() # positions may have been cropped
+                    if fsdp:
+                        moments[k] = distribute_tensor(moments[k], p.device_mesh, p.placements)
                 moments.get('step', torch.zeros(())).item() # it is a number
         if scaler.is_enabled() and 'scaler' in checkpoint:
             scaler.load_state_dict(checkpoint['scaler'])
     except Exception as e: # what a foreign state raises is anyone's guess
         refuse(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {e}); --init_from=scratch starts anew")
 checkpoint = None
-if compile:
-    model.compile(dynamic=False) # in place: the names of parameters stay
+for module in () if not compile else model.transformer.h if fsdp else [model]:
+    module.compile(dynamic=False) # in place: the names of parameters stay
+ddp = world_size > 1 and not fsdp
 wrapped = model # what trains; model itself is what is saved, counted and evaluated
-if world_size > 1:
-    wrapped = torch.nn.parallel.DistributedDataParallel(model)
+if ddp:
+    wrapped = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=micro_steps == 1)
+
+def whole(x):
+    """x with the parts that the other processes have, if it is shared out."""
+    return getattr(x, 'full_tensor', lambda: x)()
 
 def all_sum(x):
     """x summed over all processes, in place."""
@@ -239,9 +264,10 @@ def estimate_loss():
         n = min(eval_iters, math.ceil((last + 1) / (block_size * batch_size)))
         windows = np.linspace(0, last, n * batch_size).astype(np.int64).reshape(n, batch_size)
         total = torch.zeros((), device=device)
-        for starts in tqdm(windows[rank::world_size], f'evaluating {split}', leave=False, disable=None if master_process else True):
+        share = range(rank, n + -n % world_size, world_size) # as many for each process, since fsdp gathers at each
+        for i in tqdm(share, f'evaluating {split}', leave=False, disable=None if master_process else True):
             with ctx:
-                total += model(*on_device(data[split].windows(starts), device), rows)[1]
+                total += model(*on_device(data[split].windows(windows[i % n]), device), rows)[1] * (i < n)
         losses[split] = all_sum(total).item() / n
     model.train()
     return losses
@@ -250,7 +276,7 @@ writer, writing = ThreadPoolExecutor(1), None
 def save(improved):
     """Copy the state after iter_num updates and have it written while training goes on; one write at a time."""
     global writing, saved_at
-    if not torch.stack([p.isfinite().all() for p in model.parameters()]).all():
+    if not torch.stack([whole(p.isfinite().all()) for p in model.parameters()]).all():
         refuse(f"weights are no longer finite at iteration {iter_num}; nothing was saved, what was saved before is as it was")
     saved()
     paths = [best_path] if save_best and improved else []
@@ -262,7 +288,9 @@ def save(improved):
              'best_val_loss': best_val_loss, 'config': config, 'codec': meta, 'progress': dict(progress, bad_steps=int(bad))}
     state |= {'scaler': scaler.state_dict()} if scaler.is_enabled() else {}
     state |= {'muon': muon[0].state_dict()} if muon else {}
-    copy = tree_map_only(torch.Tensor, lambda x: x.detach().to('cpu', copy=True), state) # the updates to come leave it alone
+    copy = tree_map_only(torch.Tensor, lambda x: whole(x.detach()).to('cpu', copy=True), state) # the updates to come leave it alone
+    if not master_process:
+        return
     writing, saved_at = writer.submit(save_checkpoint, copy, paths, keep_checkpoints), time.monotonic()
     notice(f"saving {paths[-1]}")
     record('save', iter=iter_num, path=paths[-1])
@@ -335,7 +363,7 @@ while True:
             improved, progress['evaluated_at'] = losses['val'] < best_val_loss, iter_num
             best_val_loss = min(best_val_loss, losses['val'])
             saving = saving or iter_num > 0 and (improved or always_save_checkpoint)
-        if saving and master_process:
+        if saving and (master_process or fsdp):
             save(improved)
         t0 += time.perf_counter() - paused_at
     if stopping or iter_num >= max_iters:
@@ -349,7 +377,7 @@ while True:
     torch.manual_seed(int(np.random.default_rng((seed, 1, iter_num, rank)).integers(2**63))) # dropout's
     loss = torch.zeros((), device=device)
     for m in range(micro_steps):
-        with wrapped.no_sync() if world_size > 1 and m < micro_steps - 1 else nullcontext():
+        with wrapped.no_sync() if ddp and m < micro_steps - 1 else nullcontext():
             with ctx:
                 micro_loss = wrapped(*next(feed), rows)[1] / micro_steps
             scaler.scale(micro_loss).backward()
@@ -360,7 +388,7 @@ while True:
         if o in muon:
             o.take_gradients()
         scaler.unscale_(o)
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf) # inf clips nothing
+    norm = whole(torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf)) # inf clips nothing
     found = optimizers[0].found_inf = (~norm.isfinite()).float() # fused AdamW heeds it, and the scaler sets its own
     if not (muon or device_type == 'mps') or not found: # on MPS it does not, nor does Muon
         for o in optimizers:
