@@ -101,6 +101,23 @@ def test_waiting_for_the_network():
     assert share(64, 3200, False, 1) == share(64, 3200, True, 1) == 1 # all hidden
 
 
+def test_losses_as_a_drawing_and_a_table(tmp_path):
+    pytest.importorskip('matplotlib')
+    runs = [dict(who=who, config=config, seed=seed, seconds=seconds + seed, whole_val=val + seed / 100, iterations=20, curve=[[5, 4.2], [9, 2.1]])
+            for seed in (1, 3) for who, config, seconds, val in (('nanoGPT', 'config/a.py --device=cpu', 99, 1.9),
+                                                                 ('here', 'config/a.py config/b.py', 49, 1.8), ('here', 'c.py', 19, 1.7))]
+    of = dict(command='python assets/compare.py', device='a CPU', torch='2')
+    (tmp_path / 'loss-cpu.json').write_text(json.dumps(dict(of, rows=runs)))
+    (tmp_path / 'eval-cpu.json').write_text(json.dumps(dict(of, rows=[dict(what='speed', theirs=[1, 2, 4], ours=[2, 4, 6], ratio=2, least=1.5, most=2)])))
+    done = script('plot.py', f'--results={tmp_path}')
+    assert done.returncode == 0, done.stderr
+    assert '| nanoGPT | 1, 3 | 1.9200, 1.9100 to 1.9300 | 101.0, 100.0 to 102.0 | 1.00, 1.00 to 1.00 |' in done.stdout
+    assert '| here, a + b | 1, 3 | 1.8200, 1.8100 to 1.8300 | 51.0, 50.0 to 52.0 | 1.98, 1.96 to 2.00 |' in done.stdout
+    assert '| eval: speed | 2.0 | 4.0 | 2.00, 1.50 to 2.00 | `python assets/compare.py`, a CPU, torch 2 |' in done.stdout
+    svg = (tmp_path / 'loss-cpu.svg').read_text(encoding='utf-8')
+    assert all(f'>{name}, 2 seeds<' in svg for name in ('nanoGPT', 'here, a + b', 'here, c')) and '#000000' not in svg
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir(os.environ.get('NANOGPT_DIR', '')), reason="NANOGPT_DIR, a clone of nanoGPT, is not set")
 @pytest.mark.parametrize('job', ['start', 'sample'])
