@@ -202,7 +202,7 @@ def loss():
         stop(f"its train.py is not nanoGPT's: there is no manual_seed(1337 in {f.name} to give another seed")
     with tempfile.TemporaryDirectory() as folder:
         data = shakespeare(folder)
-        for n, seed in enumerate(args.seeds.split(',')[:args.rounds]):
+        for n, seed in enumerate(args.seeds):
             with open(f.name, 'w', encoding='utf-8') as f: # of the copy
                 f.write(source.replace('manual_seed(1337', f'manual_seed({seed}'))
             for who, config in runs[n % len(runs):] + runs[:n % len(runs)]:
@@ -238,7 +238,7 @@ def record(rows):
     device = torch.cuda.get_device_name() if args.device == 'cuda' else platform.processor() or platform.machine()
     if os.path.exists('/proc/cpuinfo') and args.device == 'cpu':
         device = next(line.split(':')[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name'))
-    options = {'rounds': args.rounds, 'device': args.device} | ({'seeds': args.seeds, 'ours': args.ours} if args.job == 'loss' else {})
+    options = {'rounds': args.rounds, 'device': args.device} | ({'seeds': ','.join(args.seeds), 'ours': args.ours} if args.job == 'loss' else {})
     command = ['python assets/compare.py NANOGPT', args.job, *as_args(options), *['--compile'] * args.compile, *args.more]
     os.makedirs(args.out, exist_ok=True)
     with open(os.path.join(args.out, f'{args.job}-{args.device}.json'), 'w', encoding='utf-8') as f:
@@ -273,8 +273,9 @@ if __name__ == '__main__':
         stop(f"there is no model.py in {args.peer}; give a clone of nanoGPT")
     if args.more and args.job in ('sample', 'long', 'bench'):
         stop(f"{args.more[0]} is no option of {args.job}, which runs no train.py")
-    if args.job == 'loss' and not (args.rounds <= len(args.seeds.split(',')) and args.seeds.replace(',', '').isdigit()):
-        stop(f"{args.rounds} rounds of loss take as many seeds, as in --seeds=1337,7,42; got {args.seeds!r}")
+    given, args.seeds = args.seeds, [s for s in args.seeds.split(',') if s.isdigit()][:args.rounds]
+    if args.job == 'loss' and len(args.seeds) < args.rounds:
+        stop(f"{args.rounds} rounds of loss take as many seeds, as in --seeds=1337,7,42; got {given!r}")
     with tempfile.TemporaryDirectory() as copy: # the clone stays as it is
         args.peer = shutil.copytree(args.peer, os.path.join(copy, 'nanoGPT'), ignore=shutil.ignore_patterns('.git', 'data', '*out*', '*.ipynb'))
         found = JOBS[args.job]()
