@@ -1,8 +1,11 @@
 """
 nanoGPT, from a clone of it, and this project side by side in one run, in turns, and the ratios between them:
-    python assets/compare.py PEER_DIR JOB [--rounds=N] [--device=cpu]
+    python assets/compare.py PEER_DIR JOB [--rounds=N] [--device=cpu] [--KEY=VALUE of both train.py ...]
+    python assets/compare.py PEER_DIR loss --rounds=3 --ours=config/train_shakespeare_char.py+config/cpu.py,config/other.py
 Jobs: sample (text from a character model), long (text from GPT-2 124M after a long prompt), small, middle, vocab (training of
-three shapes: the recipe for CPUs, 6 layers x 384, and a small model with GPT-2's vocabulary), start (a run of one update).
+three shapes: the recipe for CPUs, 6 layers x 384, and a small model with GPT-2's vocabulary), start (a run of one update),
+eval (the evaluations of a run), bench (the steps of bench.py on both model.py, on CUDA of GPT-2 124M, compiled),
+loss (Shakespeare by nanoGPT's recipe there and by each of --ours here, whole runs: seconds, curve, loss over all of val.bin).
 What was measured goes to assets/results/JOB-DEVICE.json.
 """
 import argparse
@@ -12,30 +15,24 @@ import os
 import pickle
 import platform
 import re
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
+from itertools import pairwise, product
 
 import numpy as np
 import torch
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
-sys.path.insert(0, ROOT)
-from model import GPT, GPTConfig # noqa: E402
-
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument('peer', help="a clone of nanoGPT")
-parser.add_argument('job', choices=['sample', 'long', 'small', 'middle', 'vocab', 'start'])
-parser.add_argument('--rounds', type=int, default=7)
-parser.add_argument('--device', default='cpu')
-parser.add_argument('--out', default=os.path.join(HERE, 'results'), help="where what was measured goes")
-args = parser.parse_args()
-args.peer = os.path.abspath(args.peer) # its train.py runs in its own folder
-if not os.path.isfile(os.path.join(args.peer, 'model.py')):
-    parser.error(f"there is no model.py in {args.peer}; give a clone of nanoGPT")
+sys.path[:0] = HERE, ROOT
+from data.prepare import parted, read_text, stop, write_chars # noqa: E402
+from model import GPT, GPTConfig, peak_flops # noqa: E402
+from whole_val import whole_val # noqa: E402
 
 def peer_model(ours):
     """nanoGPT's GPT with the weights of ours."""
@@ -81,64 +78,206 @@ def generation(config, prompt, samples, new, theirs_samples, variants):
             found[what].append((yardstick, rate(samples * new, lambda s=settings: ours(s))))
     return found
 
-def process(folder, settings):
-    """Run train.py in folder; (what it printed, seconds, peak memory in MB)."""
-    command = [sys.executable, os.path.join(folder, 'train.py'), *(f'--{k}={v}' for k, v in settings.items())]
+# ---- train.py as processes ----------------------------------------------------------------------------------------------
+def process(command, cwd):
+    """Run a Python script; ([(seconds since its start, line) that it printed], seconds, peak memory in MB)."""
     t0 = time.perf_counter()
-    run = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    out = run.stdout.read()
+    run = subprocess.Popen([sys.executable, '-u', *command], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding='utf-8')
+    lines = [(time.perf_counter() - t0, line) for line in run.stdout]
     _, status, usage = os.wait4(run.pid, 0)
     if status:
-        sys.exit(out)
-    return out, time.perf_counter() - t0, usage.ru_maxrss / 1024
+        sys.exit(''.join(line for _, line in lines))
+    return lines, time.perf_counter() - t0, usage.ru_maxrss / 1024
 
-def training(shape, vocab_size, iterations):
-    """{what: [nanoGPT's, ours] a round} of train.py as processes in turns, on made-up tokens."""
-    found = {'training, tokens/s': [], 'peak memory, MB': [], 'whole process, s': []}
+def as_args(settings):
+    return [f'--{k}={v}' for k, v in settings.items()]
+
+def printed(lines, pattern):
+    """[[seconds, number]] of the lines that begin with pattern, whose group is the number."""
+    return [[t, float(m[1])] for t, line in lines if (m := re.match(pattern, line))]
+
+def median_ms(lines):
+    """Of an iteration, without the first quarter."""
+    times = [ms for _, ms in printed(lines, r'iter \d+: .*?time ([\d.]+)ms')]
+    return statistics.median(times[len(times) // 4:])
+
+def evaluation_ms(lines):
+    """Of an evaluation, which lies between an iteration's line and its own."""
+    return 1000 * statistics.median(t1 - t0 for (t0, a), (t1, b) in pairwise(lines) if a.startswith('iter ') and b.startswith('step '))
+
+def in_turns(what, shape, vocab_size, iterations, tokens, ms, **more):
+    """
+    {what: [nanoGPT's, ours] a round} of train.py as processes in turns, on made-up tokens: tokens/s if tokens take what ms
+    reads in the lines, peak memory and seconds of the whole process.
+    """
+    found = {f'{what}, tokens/s': [], 'peak memory, MB': [], 'whole process, s': []}
     with tempfile.TemporaryDirectory() as folder:
-        for split, n in (('train', 1000000), ('val', 100000)):
-            np.random.default_rng(0).integers(vocab_size, size=n).astype('uint16').tofile(os.path.join(folder, split + '.bin'))
+        for split in ('train', 'val'):
+            np.random.default_rng(0).integers(vocab_size, size=1000000).astype('uint16').tofile(os.path.join(folder, split + '.bin'))
         if vocab_size < 50000:
             letters = {i: chr(32 + i) for i in range(vocab_size)}
             with open(os.path.join(folder, 'meta.pkl'), 'wb') as f:
                 pickle.dump(dict(vocab_size=vocab_size, itos=letters, stoi={c: i for i, c in letters.items()}), f)
         settings = dict(shape, dataset=folder, out_dir=folder + '/out', device=args.device, log_interval=1, eval_iters=1, eval_interval=10**6,
                         gradient_accumulation_steps=1, dropout=0.0, bias=False, decay_lr=False, always_save_checkpoint=False,
-                        compile=args.device != 'cpu', dtype='float32' if args.device == 'cpu' else 'bfloat16')
+                        compile=args.compile or args.device != 'cpu', dtype='float32' if args.device == 'cpu' else 'bfloat16') | more
         for _ in range(args.rounds):
             measured = []
             for place in (args.peer, ROOT): # nanoGPT makes one update more
-                out, seconds, memory = process(place, dict(settings, max_iters=iterations - (place == args.peer)))
-                times = [float(ms) for ms in re.findall(r'^iter \d+: .*?time ([\d.]+)ms', out, re.M)][iterations // 4:]
-                rate = shape['batch_size'] * shape['block_size'] / statistics.median(times) * 1000 if times else 0
-                measured.append((rate, memory, seconds))
-            for what, pair in zip(found, zip(*measured, strict=True), strict=True):
-                found[what].append(pair)
+                count = dict(max_iters=iterations - (place == args.peer))
+                lines, seconds, memory = process(['train.py', *as_args(settings | count), *args.more], place)
+                measured.append((1000 * tokens / ms(lines), memory, seconds))
+            for pairs, pair in zip(found.values(), zip(*measured, strict=True), strict=True):
+                pairs.append(pair)
     return found
 
-RECIPE = dict(n_layer=4, n_head=4, n_embd=128, block_size=64, batch_size=12)
+def training(shape, vocab_size, iterations):
+    return in_turns('training', shape, vocab_size, iterations, shape['batch_size'] * shape['block_size'], median_ms)
+
+def evaluation():
+    """Of both splits; weights that do not change do not improve, so that ours saves nothing meanwhile."""
+    found = {}
+    for name, shape, batches in (('small', RECIPE, 100), ('middle', MIDDLE, 5)):
+        tokens = 2 * batches * shape['batch_size'] * shape['block_size']
+        for what, pairs in in_turns('evaluation', shape, 65, 5, tokens, evaluation_ms, eval_interval=1, eval_iters=batches, learning_rate=0.0).items():
+            found[f'{name}: {what}'] = pairs
+    return {what: pairs for what, pairs in found.items() if 'process' not in what} # nanoGPT's has an evaluation less
+
+# ---- bench.py's job -----------------------------------------------------------------------------------------------------
+def bench():
+    """{what: [nanoGPT's, ours] a round}: nanoGPT's bench.py's statements on both models in turns, 20 steps at once on CUDA."""
+    cuda, found = args.device != 'cpu', {}
+    shapes = {'GPT-2 124M': (GPTConfig(bias=False), 12)} if cuda else {
+        'small': (GPTConfig(64, 65, 4, 4, 128, bias=False), 12), 'middle': (GPTConfig(256, 65, 6, 6, 384, bias=False), 8)}
+    precision, peak = torch.autocast('cuda', torch.bfloat16) if cuda else nullcontext(), peak_flops(args.device, 'bfloat16')
+    if cuda:
+        torch.set_float32_matmul_precision('high')
+    def stepper(model, x, y, compiled, steps):
+        optimizer = model.train().configure_optimizers(weight_decay=1e-2, learning_rate=1e-4, betas=(0.9, 0.95), device_type=args.device)
+        if compiled:
+            model.compile()
+        def work():
+            for _ in range(steps):
+                with precision:
+                    _, loss = model(x, y)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                loss.item()
+        return work
+    for (name, (config, B)), compiled in product(shapes.items(), [False, True] if args.compile else [cuda]):
+        torch.manual_seed(0)
+        torch.compiler.reset() # another shape is not a dynamic one
+        model, T, steps = GPT(config).to(args.device), config.block_size, 20 if cuda else 1
+        x, y = torch.randint(config.vocab_size, (2, B, T), device=args.device)
+        works = [stepper(m, x, y, compiled, steps) for m in (peer_model(model), model)]
+        for work in works * (1 if cuda else 10):
+            work() # warms up
+        pairs = [[rate(steps * B * T, work) for work in works] for _ in range(args.rounds)]
+        name += ', compiled' if compiled else ''
+        found[f'{name}: tokens/s'] = pairs
+        found[f'{name}: ms a step'] = [[1000 * B * T / tokens for tokens in pair] for pair in pairs]
+        if peak:
+            found[f'{name}: MFU, % of {peak / 1e12:.0f} TFLOP/s'] = [[100 * model.estimate_mfu(tokens / T, 1, peak) for tokens in pair] for pair in pairs]
+    return found
+
+# ---- time to a loss -----------------------------------------------------------------------------------------------------
+def shakespeare(folder):
+    """The folder of its bins by characters: folder, if the environment names the text, else where prepare.py puts them."""
+    text, prepared = os.environ.get('NANOGPT_SHAKESPEARE'), os.path.join(ROOT, 'data', 'shakespeare_char')
+    if text:
+        write_chars(folder, *parted(read_text(text)))
+    elif not os.path.exists(os.path.join(prepared, 'meta.pkl')):
+        stop("there is no Shakespeare: run python data/shakespeare_char/prepare.py, or set NANOGPT_SHAKESPEARE to the path of its text")
+    return folder if text else prepared
+
+def loss():
+    """Record a row a run, of each seed nanoGPT's and ours, each round beginning with another."""
+    cpu, char, rows = args.device == 'cpu', 'config/train_shakespeare_char.py', []
+    flags = dict(device='cpu', compile=False, eval_iters=20, log_interval=1, **RECIPE, max_iters=2000, lr_decay_iters=2000, dropout=0.0)
+    runs = [('nanoGPT', [char, *as_args(flags if cpu else {})]), *(('here', c.split('+')) for c in args.ours.split(','))]
+    with open(os.path.join(args.peer, 'train.py'), encoding='utf-8') as f:
+        source = f.read()
+    if source.count('manual_seed(1337') != 1:
+        stop(f"its train.py is not nanoGPT's: there is no manual_seed(1337 in {f.name} to give another seed")
+    with tempfile.TemporaryDirectory() as folder:
+        data = shakespeare(folder)
+        for n, seed in enumerate(args.seeds):
+            with open(f.name, 'w', encoding='utf-8') as f: # of the copy
+                f.write(source.replace('manual_seed(1337', f'manual_seed({seed}'))
+            for who, config in runs[n % len(runs):] + runs[:n % len(runs)]:
+                out = os.path.join(folder, str(len(rows)))
+                own = [] if who == 'nanoGPT' else [f'--seed={seed}', f'--device={args.device}']
+                lines, seconds, memory = process(['train.py', *config, f'--dataset={data}', f'--out_dir={out}', *own, *args.more],
+                                                 args.peer if who == 'nanoGPT' else ROOT)
+                mean, iterations = whole_val(os.path.join(out, 'ckpt.pt'), data, 64 if cpu else 256)
+                rows.append(dict(who=who, config=' '.join(config), seed=int(seed), seconds=seconds, memory_mb=memory, whole_val=mean,
+                                 iterations=iterations, curve=printed(lines, r'step \d+: .*val loss ([\d.]+)')))
+                print(f"{who} {' '.join(config)}, seed {seed}: {seconds:.1f} s, {mean:.4f} over all of val.bin after {iterations} iterations", flush=True)
+                record(rows)
+
+# ---- the jobs -----------------------------------------------------------------------------------------------------------
+RECIPE = dict(block_size=64, batch_size=12, n_layer=4, n_head=4, n_embd=128)
+MIDDLE = dict(n_layer=6, n_head=6, n_embd=384, block_size=256, batch_size=8)
 JOBS = {
     'sample': lambda: generation(GPTConfig(64, 65, 4, 4, 128, bias=False), 1, 10, 500, 2, {
         '10 x 500 tokens, exact': {}, '10 x 500 tokens, context_stride 32': dict(context_stride=32)}),
     'long': lambda: generation(GPTConfig(1024, 50304, 12, 12, 768, bias=False), 500, 10, 200, 1, {'10 x 200 tokens after 500': {}}),
     'small': lambda: training(RECIPE, 65, 150),
-    'middle': lambda: training(dict(n_layer=6, n_head=6, n_embd=384, block_size=256, batch_size=8), 65, 24),
+    'middle': lambda: training(MIDDLE, 65, 24),
     'vocab': lambda: training(dict(n_layer=4, n_head=4, n_embd=256, block_size=256, batch_size=4), 50304, 24),
     'start': lambda: {what: pairs for what, pairs in training(RECIPE, 65, 1).items() if what == 'whole process, s'},
+    'eval': evaluation,
+    'bench': bench,
+    'loss': loss,
 }
-found = JOBS[args.job]()
-git = subprocess.run(['git', '-C', ROOT, 'describe', '--always', '--dirty'], capture_output=True, text=True).stdout.strip()
-device = torch.cuda.get_device_name() if args.device == 'cuda' else platform.processor() or platform.machine()
-if os.path.exists('/proc/cpuinfo') and args.device == 'cpu':
-    device = next(line.split(':')[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name'))
-rows = []
-for what, pairs in found.items():
-    ratios = sorted(ours / theirs for theirs, ours in pairs)
-    rows.append(dict(what=what, theirs=[p[0] for p in pairs], ours=[p[1] for p in pairs],
-                     ratio=statistics.median(ratios), least=ratios[0], most=ratios[-1]))
-    print(f"{what}: {statistics.median(rows[-1]['theirs']):.1f} there, {statistics.median(rows[-1]['ours']):.1f} here, "
-          f"ratio {rows[-1]['ratio']:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}), {len(pairs)} rounds")
-os.makedirs(args.out, exist_ok=True)
-with open(os.path.join(args.out, f'{args.job}-{args.device}.json'), 'w', encoding='utf-8') as f:
-    json.dump(dict(command=f'python assets/compare.py NANOGPT {args.job} --rounds={args.rounds} --device={args.device}', commit=git, device=device,
-                   threads=torch.get_num_threads(), torch=torch.__version__, python=platform.python_version(), rows=rows), f, indent=1)
+
+def record(rows):
+    """Write rows, with what they were measured by, to args.out."""
+    git = subprocess.run(['git', '-C', ROOT, 'describe', '--always', '--dirty'], capture_output=True, text=True).stdout.strip()
+    device = torch.cuda.get_device_name() if args.device == 'cuda' else platform.processor() or platform.machine()
+    if os.path.exists('/proc/cpuinfo') and args.device == 'cpu':
+        device = next(line.split(':')[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name'))
+    options = {'rounds': args.rounds, 'device': args.device} | ({'seeds': ','.join(args.seeds), 'ours': args.ours} if args.job == 'loss' else {})
+    command = ['python assets/compare.py NANOGPT', args.job, *as_args(options), *['--compile'] * args.compile, *args.more]
+    os.makedirs(args.out, exist_ok=True)
+    with open(os.path.join(args.out, f'{args.job}-{args.device}.json'), 'w', encoding='utf-8') as f:
+        json.dump(dict(command=' '.join(command), commit=git, device=device, threads=torch.get_num_threads(), torch=torch.__version__,
+                       python=platform.python_version(), rows=rows), f, indent=1)
+
+def compared(found):
+    """The rows of {what: [nanoGPT's, ours] a round}, which are printed too."""
+    rows = []
+    for what, pairs in found.items():
+        ratios = sorted(ours / theirs for theirs, ours in pairs)
+        rows.append(dict(what=what, theirs=[p[0] for p in pairs], ours=[p[1] for p in pairs],
+                         ratio=statistics.median(ratios), least=ratios[0], most=ratios[-1]))
+        print(f"{what}: {statistics.median(rows[-1]['theirs']):.1f} there, {statistics.median(rows[-1]['ours']):.1f} here, "
+              f"ratio {rows[-1]['ratio']:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}), {len(pairs)} rounds")
+    return rows
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.error = lambda message: stop(f"{message}; --help says more")
+    parser.add_argument('peer', help="a clone of nanoGPT")
+    parser.add_argument('job', choices=JOBS)
+    parser.add_argument('--rounds', type=int, help="60 of bench, 3 of loss, else 7")
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--compile', action='store_true', help="bench both ways; the training jobs compile, as they do on CUDA")
+    parser.add_argument('--seeds', default='1337,7,42,1,2,3,4,5', help="of loss, one a round")
+    parser.add_argument('--ours', default='config/train_shakespeare_char.py+config/cpu.py', help="configs of loss, with + laid over each other")
+    parser.add_argument('--out', default=os.path.join(HERE, 'results'), help="where what was measured goes")
+    args, args.more = parser.parse_known_args()
+    args.rounds = args.rounds or dict(bench=60, loss=3).get(args.job, 7)
+    if not os.path.isfile(os.path.join(args.peer, 'model.py')):
+        stop(f"there is no model.py in {args.peer}; give a clone of nanoGPT")
+    if args.more and args.job in ('sample', 'long', 'bench'):
+        stop(f"{args.more[0]} is no option of {args.job}, which runs no train.py")
+    given, args.seeds = args.seeds, [s for s in args.seeds.split(',') if s.isdigit()][:args.rounds]
+    if args.job == 'loss' and len(args.seeds) < args.rounds:
+        stop(f"{args.rounds} rounds of loss take as many seeds, as in --seeds=1337,7,42; got {given!r}")
+    with tempfile.TemporaryDirectory() as copy: # the clone stays as it is
+        args.peer = shutil.copytree(args.peer, os.path.join(copy, 'nanoGPT'), ignore=shutil.ignore_patterns('.git', 'data', '*out*', '*.ipynb'))
+        found = JOBS[args.job]()
+    if found:
+        record(compared(found))

@@ -1,7 +1,7 @@
 """
 Draws the curves of runs, or the results of a folder, as SVG that is legible on light and dark; needs matplotlib:
     python assets/plot.py OUT_DIR [OUT_DIR ...] --save=curves.svg     loss, learning rate, gradient norm, tokens/s of metrics.jsonl
-    python assets/plot.py --results                                   assets/results/*.json as results/scaling-*.svg, and a table
+    python assets/plot.py --results[=FOLDER]                          assets/results/*.json as scaling-*.svg and loss-*.svg, and tables
 """
 import argparse
 import glob
@@ -17,7 +17,6 @@ except ImportError:
 matplotlib.use('svg')
 import matplotlib.pyplot as plt # noqa: E402
 
-RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'results')
 GREY = '#808080' # is seen on white and on black
 plt.rcParams.update({'svg.hashsalt': 'assets', 'svg.fonttype': 'none', 'figure.facecolor': 'none', 'axes.facecolor': 'none', 'savefig.facecolor': 'none',
                      **{f'{part}.color': GREY for part in ('text', 'xtick', 'ytick', 'grid')}, 'axes.labelcolor': GREY, 'axes.edgecolor': GREY,
@@ -56,9 +55,12 @@ def draw_runs(out_dirs, path):
     figure.savefig(path, metadata={'Date': None})
     print(f"drew {path}")
 
-def draw_scaling(path):
+def read(path):
     with open(path, encoding='utf-8') as f:
-        result = json.load(f)
+        return json.load(f)
+
+def draw_scaling(path):
+    result = read(path)
     rows, base = result['rows'], result['rows'][0]
     figure, (time, memory) = plt.subplots(1, 2, figsize=(11, 4), layout='constrained')
     for k, (key, name) in enumerate(dict(block_size='block_size', batch_size='batch_size', n_layer='n_layer', n_embd='n_embd').items()):
@@ -71,12 +73,38 @@ def draw_scaling(path):
     figure.savefig(path.replace('.json', '.svg'), metadata={'Date': None})
     print(f"drew {path.replace('.json', '.svg')}: time grows as FLOP^{result['exponent']:.2f}")
 
-def table():
+def draw_loss(path):
+    """Draw the curves of whole runs, nanoGPT's and ours, and print what they came to, in Markdown."""
+    result, runs = read(path), {}
+    for r in sorted(result['rows'], key=lambda r: r['who'] != 'nanoGPT'):
+        configs = ' + '.join(os.path.basename(c).removesuffix('.py') for c in r['config'].split())
+        runs.setdefault('nanoGPT' if r['who'] == 'nanoGPT' else f'here, {configs}', []).append(r)
+    figure, axes = plt.subplots(figsize=(9, 5), layout='constrained')
+    for k, (name, some) in enumerate(runs.items()):
+        for r in some:
+            axes.plot(*zip(*r['curve'], strict=True), color=f'C{k}', lw=0.9, alpha=0.6)
+        axes.plot([r['seconds'] for r in some], [r['whole_val'] for r in some], 'o', ms=6, color=f'C{k}', label=f'{name}, {len(some)} seeds')
+    least = min(r['whole_val'] for r in result['rows'])
+    axes.set(xlabel='seconds since the start of the process', ylabel='val loss: printed, and as dots over all of val.bin', xlim=(0, None),
+             ylim=(least - 0.1, least + 1))
+    axes.legend()
+    figure.savefig(path.replace('.json', '.svg'), metadata={'Date': None})
+    print(f"drew {path.replace('.json', '.svg')}")
+    spread = lambda values, form: f"{statistics.mean(values):{form}}, {min(values):{form}} to {max(values):{form}}"
+    theirs = {r['seed']: r['seconds'] for r in runs.get('nanoGPT', ())}
+    print("| run | seeds | loss over all of val.bin, mean and spread | seconds, mean and spread | seconds there / here, same seed |\n"
+          "| --- | --- | --- | --- | --- |")
+    for name, some in runs.items():
+        ratios = [theirs[r['seed']] / r['seconds'] for r in some if r['seed'] in theirs]
+        print(f"| {name} | {', '.join(str(r['seed']) for r in some)} | {spread([r['whole_val'] for r in some], '.4f')} | "
+              f"{spread([r['seconds'] for r in some], '.1f')} | {spread(ratios, '.2f') if ratios else ''} |")
+    print(f"`{result['command']}`, {result['device']}, torch {result['torch']}\n")
+
+def table(folder):
     """What compare.py measured, in Markdown."""
     print("| what | nanoGPT | here | ratio, least to most | command |\n| --- | --- | --- | --- | --- |")
-    for path in sorted(glob.glob(os.path.join(RESULTS, '*.json'))):
-        with open(path, encoding='utf-8') as f:
-            result = json.load(f)
+    for path in sorted(glob.glob(os.path.join(glob.escape(folder), '*.json'))):
+        result = read(path)
         for row in result['rows'] if 'ratio' in result['rows'][0] else ():
             print(f"| {os.path.basename(path).split('-')[0]}: {row['what']} | {statistics.median(row['theirs']):,.1f} | {statistics.median(row['ours']):,.1f} | "
                   f"{row['ratio']:.2f}, {row['least']:.2f} to {row['most']:.2f} | `{result['command']}`, {result['device']}, torch {result['torch']} |")
@@ -84,13 +112,14 @@ def table():
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument('out_dirs', nargs='*')
 parser.add_argument('--save', default='curves.svg')
-parser.add_argument('--results', action='store_true')
+parser.add_argument('--results', nargs='?', const=os.path.join(os.path.dirname(os.path.abspath(__file__)), 'results'))
 args = parser.parse_args()
 if not args.out_dirs and not args.results:
-    parser.error("give the out_dirs of runs, or --results")
+    sys.exit("plot.py: give the out_dirs of runs, or --results")
 if args.out_dirs:
     draw_runs(args.out_dirs, args.save)
 if args.results:
-    for path in sorted(glob.glob(os.path.join(RESULTS, 'scaling-*.json'))):
-        draw_scaling(path)
-    table()
+    for kind, draw in (('scaling', draw_scaling), ('loss', draw_loss)):
+        for path in sorted(glob.glob(os.path.join(glob.escape(args.results), kind + '-*.json'))):
+            draw(path)
+    table(args.results)

@@ -9,17 +9,23 @@ import numpy as np
 import torch
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data.prepare import Tokens, load_meta # noqa: E402
-from model import GPT, load_checkpoint # noqa: E402
+from data.prepare import Tokens, load_meta, stop # noqa: E402
+from model import GPT, UserError, load_checkpoint # noqa: E402
 
-folder, *paths = sys.argv[1:]
-meta = load_meta(os.path.join(folder, 'meta.pkl'))
-for path in paths:
-    checkpoint = load_checkpoint(path)
-    model, T = GPT.from_checkpoint(checkpoint, dict(dropout=0.0)).eval(), checkpoint['model_args']['block_size']
-    data = Tokens(folder, 'val', meta, model.config.vocab_size, T)
+@torch.no_grad()
+def whole_val(path, folder, T=None):
+    """(mean loss over folder's val.bin in windows of T tokens, its block_size if T is None; iterations made) of a checkpoint."""
+    try:
+        checkpoint = load_checkpoint(path)
+    except UserError as e:
+        stop(e)
+    model, T = GPT.from_checkpoint(checkpoint, dict(dropout=0.0)).eval(), T or checkpoint['model_args']['block_size']
+    data = Tokens(folder, 'val', load_meta(os.path.join(folder, 'meta.pkl')), model.config.vocab_size, T)
     n = (len(data) - 1) // T
-    with torch.no_grad():
-        total = sum(model(rows[:, :-1], rows[:, 1:])[1].item() * len(rows)
-                    for rows in torch.from_numpy(data.windows(np.arange(n) * T)).split(128))
-    print(f"{path}: {total / n:.4f} after {checkpoint['iter_num']} iterations")
+    total = sum(model(rows[:, :-1], rows[:, 1:])[1].item() * len(rows) for rows in torch.from_numpy(data.windows(np.arange(n) * T)).split(128))
+    return total / n, checkpoint['iter_num']
+
+if __name__ == '__main__':
+    folder, *paths = sys.argv[1:]
+    for path in paths:
+        print("{}: {:.4f} after {} iterations".format(path, *whole_val(path, folder)))

@@ -7,9 +7,10 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, train
+from conftest import ROOT, run, train
 
 sys.path.insert(0, str(ROOT / 'assets'))
+import compare # noqa: E402
 import parallel # noqa: E402
 from model import GPT, GPTConfig # noqa: E402
 
@@ -101,11 +102,82 @@ def test_waiting_for_the_network():
     assert share(64, 3200, False, 1) == share(64, 3200, True, 1) == 1 # all hidden
 
 
+def test_compare_reads_what_a_script_prints(tmp_path):
+    (tmp_path / 'train.py').write_text(
+        "import time\n"
+        "for i in range(3):\n"
+        "    print(f'step {i}: train loss 4.0, val loss {3 - i}.5000')\n"
+        "    print(f'iter {i}: loss 1.0, time {10 * i}.50ms, mfu n/a'), time.sleep(0.1)\n")
+    lines, seconds, memory = compare.process(['train.py'], tmp_path)
+    curve = compare.printed(lines, r'step \d+: .*val loss ([\d.]+)')
+    assert [val for _, val in curve] == [3.5, 2.5, 1.5] and 0 < curve[0][0] < curve[1][0] < curve[2][0] < seconds and memory > 1
+    assert curve[1][0] - curve[0][0] > 0.09 # a line counts when it is printed, not when the script ends
+    assert compare.median_ms(lines) == 10.5 and compare.evaluation_ms(lines) > 90
+    with pytest.raises(SystemExit, match='why it ended'):
+        compare.process(['-c', "import sys; sys.exit('why it ended')"], tmp_path)
+
+
+def test_compare_refuses(tmp_path):
+    run('assets/compare.py', tmp_path, 'start').refused('there is no model.py', 'give a clone of nanoGPT')
+    run('assets/compare.py', tmp_path, 'nothing').refused("'nothing'", 'bench')
+    (tmp_path / 'model.py').write_text('')
+    run('assets/compare.py', tmp_path, 'bench', '--max_iters=3').refused('--max_iters=3 is no option of bench')
+    run('assets/compare.py', tmp_path, 'loss', '--rounds=3', '--seeds=1,2').refused('3 rounds', '1,2')
+    run('assets/whole_val.py', tmp_path, tmp_path / 'ckpt.pt').refused('there is no checkpoint')
+
+
+def test_whole_val_is_the_mean_over_windows(dataset, trained):
+    import numpy as np
+    from model import load_checkpoint
+    from whole_val import whole_val
+    checkpoint = load_checkpoint(trained / 'ckpt.pt')
+    ids = torch.from_numpy(np.fromfile(dataset / 'val.bin', np.uint16).astype(np.int64))
+    model = GPT.from_checkpoint(checkpoint).eval()
+    with torch.no_grad():
+        slow = [model(ids[None, i:i + 8], ids[None, i + 1:i + 9])[1].item() for i in range(0, len(ids) - 8, 8)]
+    assert whole_val(trained / 'ckpt.pt', dataset, 8) == (pytest.approx(sum(slow) / len(slow)), 6)
+
+
+def test_losses_as_a_drawing_and_a_table(tmp_path):
+    pytest.importorskip('matplotlib')
+    runs = [dict(who=who, config=config, seed=seed, seconds=seconds + seed, whole_val=val + seed / 100, iterations=20, curve=[[5, 4.2], [9, 2.1]])
+            for seed in (1, 3) for who, config, seconds, val in (('nanoGPT', 'config/a.py --device=cpu', 99, 1.9),
+                                                                 ('here', 'config/a.py config/b.py', 49, 1.8), ('here', 'c.py', 19, 1.7))]
+    of = dict(command='python assets/compare.py', device='a CPU', torch='2')
+    (tmp_path / 'loss-cpu.json').write_text(json.dumps(dict(of, rows=runs)))
+    (tmp_path / 'eval-cpu.json').write_text(json.dumps(dict(of, rows=[dict(what='speed', theirs=[1, 2, 4], ours=[2, 4, 6], ratio=2, least=1.5, most=2)])))
+    done = script('plot.py', f'--results={tmp_path}')
+    assert done.returncode == 0, done.stderr
+    assert '| nanoGPT | 1, 3 | 1.9200, 1.9100 to 1.9300 | 101.0, 100.0 to 102.0 | 1.00, 1.00 to 1.00 |' in done.stdout
+    assert '| here, a + b | 1, 3 | 1.8200, 1.8100 to 1.8300 | 51.0, 50.0 to 52.0 | 1.98, 1.96 to 2.00 |' in done.stdout
+    assert '| eval: speed | 2.0 | 4.0 | 2.00, 1.50 to 2.00 | `python assets/compare.py`, a CPU, torch 2 |' in done.stdout
+    svg = (tmp_path / 'loss-cpu.svg').read_text(encoding='utf-8')
+    assert all(f'>{name}, 2 seeds<' in svg for name in ('nanoGPT', 'here, a + b', 'here, c')) and '#000000' not in svg
+
+
+needs_clone = pytest.mark.skipif(not os.path.isdir(os.environ.get('NANOGPT_DIR', '')), reason="NANOGPT_DIR, a clone of nanoGPT, is not set")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not os.path.isdir(os.environ.get('NANOGPT_DIR', '')), reason="NANOGPT_DIR, a clone of nanoGPT, is not set")
+@needs_clone
 @pytest.mark.parametrize('job', ['start', 'sample'])
 def test_compare(job, tmp_path):
     done = script('compare.py', os.environ['NANOGPT_DIR'], job, '--rounds=1', f'--out={tmp_path}')
     assert done.returncode == 0 and 'ratio' in done.stdout, done.stderr
     rows = json.loads((tmp_path / f'{job}-cpu.json').read_text(encoding='utf-8'))['rows']
     assert rows and all(row['ratio'] > 0.1 and len(row['ours']) == len(row['theirs']) == 1 for row in rows)
+
+
+@pytest.mark.slow
+@needs_clone
+@pytest.mark.skipif(not os.environ.get('NANOGPT_SHAKESPEARE'), reason="NANOGPT_SHAKESPEARE, the path of the text, is not set")
+def test_time_to_a_loss(tmp_path):
+    tiny = ('--max_iters=40', '--eval_interval=20', '--eval_iters=2', '--warmup_iters=2')
+    done = script('compare.py', os.environ['NANOGPT_DIR'], 'loss', '--rounds=2', f'--out={tmp_path}', *tiny)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / 'loss-cpu.json').read_text(encoding='utf-8'))['rows']
+    assert [(r['who'], r['seed']) for r in rows] == [('nanoGPT', 1337), ('here', 1337), ('here', 7), ('nanoGPT', 7)]
+    for r in rows:
+        seconds, losses = zip(*r['curve'], strict=True)
+        assert len(losses) == 3 and losses[0] > losses[2] and seconds[0] < seconds[2] < r['seconds'] and 2 < r['whole_val'] < 4
+    assert len({r['whole_val'] for r in rows}) == 4 # a seed reaches both
