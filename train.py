@@ -100,8 +100,8 @@ if not total_batch_tokens and gradient_accumulation_steps % world_size:
            f"a multiple of {world_size} can, such as {-(-gradient_accumulation_steps // world_size) * world_size}")
 if dtype == 'float16' and (device_type != 'cuda' or fsdp):
     refuse(f"float16 is trained with loss scaling, which needs CUDA and no fsdp; on {device_type} use bfloat16 or float32")
-if fsdp and world_size == 1:
-    refuse("fsdp shares the model among processes, and there is one; start several: torchrun --standalone --nproc_per_node=2 train.py …")
+if fsdp and (world_size == 1 or optimizer == 'muon' and n_embd % world_size):
+    refuse(f"fsdp shares the model among processes that torchrun starts, two or more and for Muon a divisor of n_embd {n_embd}; here are {world_size}")
 for name, choices in ('optimizer', ('adamw', 'muon')), ('lr_schedule', ('cosine', 'wsd')):
     if config[name] not in choices:
         refuse(f"{name} {config[name]!r} is not one of {', '.join(choices)}")
@@ -192,13 +192,13 @@ if world_size > 1:
 model.to(device)
 for block in model.transformer.h if activation_checkpointing else ():
     block.forward = partial(torch.utils.checkpoint.checkpoint, block.forward, use_reentrant=False)
-if fsdp: # blocks are gathered in the precision of their matmuls, as autocast has them; Muon wants whole thirds of c_attn's rows
+if fsdp: # blocks are gathered in the precision of their matmuls, as autocast has them; Muon wants whole columns
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     from torch.distributed.tensor import Shard, distribute_tensor # a second to import
     halves = MixedPrecisionPolicy(torch.bfloat16 if dtype == 'bfloat16' else None, torch.float32, cast_forward_inputs=False)
     for module in (*model.transformer.h, model):
         fully_shard(module, mp_policy=MixedPrecisionPolicy() if module is model else halves,
-                    shard_placement_fn=lambda p: Shard(1) if optimizer == 'muon' and len(p) == 3 * n_embd else None)
+                    shard_placement_fn=lambda p: Shard(1) if optimizer == 'muon' and p.dim() == 2 else None)
 muon = [Muon(model, muon_lr, weight_decay)] if optimizer == 'muon' else []
 optimizers = [model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type, [p for m in muon for p in m.parts]), *muon]
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')
