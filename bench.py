@@ -57,8 +57,7 @@ synchronize = torch.accelerator.synchronize if device_type != 'cpu' else lambda:
 
 def seconds_of(statement, **names):
     """The least time of a statement, by torch's own timer."""
-    timer = torch.utils.benchmark.Timer(statement, globals=names, num_threads=torch.get_num_threads())
-    return min(timer.blocked_autorange(min_run_time=0.5).times)
+    return min(torch.utils.benchmark.Timer(statement, globals=names, num_threads=torch.get_num_threads()).blocked_autorange(min_run_time=0.5).times)
 
 def step():
     """Forward, backward and update on one batch; the loss stays on the device."""
@@ -93,8 +92,8 @@ def time_generation(rows):
     first, each = times[1] - times[0], (times[2] - times[1]) / (n - 1)
     width = half + (half if compile else n / 2) # of the cache that a step reads, beside all weights
     moved = model.lm_head.weight.element_size() * (model.get_num_params() + rows * 2 * n_layer * n_embd * width)
-    a, b = torch.zeros(2, 2 ** 26, device=device)
-    speed = 2 * a.nbytes / seconds_of('a.copy_(b)', a=a, b=b)
+    a = torch.zeros(2, 2 ** 26, device=device)
+    speed = a.nbytes / seconds_of('a[0].copy_(a[1])', a=a)
     with torch.inference_mode():
         again = seconds_of('model(x)', model=model, x=torch.from_numpy(ids[:1, :half + n // 2]).to(device))
     print(f"{rows} at once: {1000 * first:.1f}ms to the first token, then {1000 * each:.2f}ms a step, {rows / each:,.1f} tokens/s, "
@@ -118,5 +117,4 @@ else:
     known, a = peak_flops(device, dtype), torch.randn(1024, 1024, device=device, dtype=getattr(torch, dtype))
     peak = known or 2 * 1024 ** 3 / seconds_of('a @ a', a=a) # the yardstick where no data sheet is known
     print(f"time per iteration: {1000 * seconds / n:.4f}ms, MFU: {100 * model.estimate_mfu(batch_size, seconds / n, peak):.2f}%")
-    source = "the data sheet's" if known else "a 1024x1024 matmul's measured"
-    print(f"{batch_size * block_size * n / seconds:,.0f} tokens/s; MFU is of {source} {peak / 1e12:.2f} TFLOP/s in {dtype}")
+    print(f"{batch_size * block_size * n / seconds:,.0f} tokens/s; MFU is of {'' if known else 'a 1024x1024 matmul, '}{peak / 1e12:.2f} TFLOP/s in {dtype}")

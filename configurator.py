@@ -8,13 +8,9 @@ A config file is Python that sees the script's globals; of what it assigns only 
 converted when nothing is lost (1e4 -> 10000, 1 -> 1.0), text stays as typed, --help lists all. A mistake ends the script
 with one line on stderr and exit status 1.
 
-What it leaves behind, next to the settings, which are now final:
-    refuse       ends the script with a sentence on stderr and status 1; what model.py refuses ends it in the same way
-    config       every setting with the value in force, for checkpoints and logs
-    given        names of the settings that were set by hand
-    rank, local_rank, world_size    this process among those that torchrun started; 0, 0, 1 without it
-    device_type  'cuda', 'xpu', 'mps' or 'cpu': what autocast and the optimizer want to know
-    ctx          the precision of forward passes, as a context to enter
+Beside the settings, which are now final, it leaves: refuse, which ends the script with a sentence, as what model.py refuses
+does; config, every setting with its value; given, the names set by hand; rank, local_rank, world_size, this process among
+those of torchrun; device_type, 'cuda', 'xpu', 'mps' or 'cpu'; ctx, the precision of forward passes, to be entered.
 """
 
 def refuse(message):
@@ -42,13 +38,6 @@ def _configure(space, argv=None):
     settings, given = dict(defaults), {}
     from_one_up = ('eval_interval log_interval eval_iters gradient_accumulation_steps batch_size block_size n_layer n_head n_embd '
                    'num_samples max_new_tokens max_bad_steps keep_checkpoints context_stride').split()
-
-    def read(path):
-        try:
-            with open(path, encoding='utf-8-sig') as f: # some editors begin a file with a mark
-                return f.read()
-        except (OSError, ValueError) as e:
-            refuse(f"cannot read {path!r} ({getattr(e, 'strerror', None) or e}): name a config file in UTF-8, or a setting as --key=value")
 
     def unknown(key, where):
         nearest = difflib.get_close_matches(key, defaults, 1, 0)[0]
@@ -83,7 +72,11 @@ def _configure(space, argv=None):
 
     def run_file(path):
         beside = os.path.join(os.path.dirname(os.path.abspath(space['__file__'])), path)
-        source = read(beside if not os.path.exists(path) and os.path.exists(beside) else path)
+        try:
+            with open(beside if not os.path.exists(path) and os.path.exists(beside) else path, encoding='utf-8-sig') as f: # which skips some editors' mark
+                source = f.read()
+        except (OSError, ValueError) as e:
+            refuse(f"cannot read {path!r} ({getattr(e, 'strerror', None) or e}): name a config file in UTF-8, or a setting as --key=value")
         before = {**space, **settings, '__file__': path}
         after = dict(before)
         try:
@@ -102,7 +95,8 @@ def _configure(space, argv=None):
                 unknown(key, path) # neither a setting nor a helper that the file itself uses
 
     def show_help():
-        source = read(space['__file__'])
+        with open(space['__file__'], encoding='utf-8') as f:
+            source = f.read()
         comments = dict(re.findall(r'^(\w+) = [^#\n]*# *(.*)', source, re.M))
         print(ast.get_docstring(ast.parse(source)), 'settings, each --key=value:', sep='\n\n')
         for key, value in defaults.items():
@@ -125,8 +119,7 @@ def _configure(space, argv=None):
         if key not in defaults:
             unknown(key, arg.split('=')[0])
         if value is None: # --key value; a switch may stand alone
-            switch = key == 'compile' or type(defaults[key]) is bool
-            if switch and not (args and args[0].lower() in ('true', 'false', '0', '1', 'auto')):
+            if (key == 'compile' or type(defaults[key]) is bool) and not (args and args[0].lower() in ('true', 'false', '0', '1', 'auto')):
                 value = True
             elif args and not args[0].startswith('--'):
                 value = args.pop(0)
@@ -149,8 +142,7 @@ def _settle(s, given):
     # device: the accelerator if there is one
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     offers = ['cpu', *([accelerator.type] + [f'{accelerator.type}:{i}' for i in range(torch.accelerator.device_count())] if accelerator else [])]
-    if s['device'] == 'auto':
-        s['device'] = offers[:2][-1]
+    s['device'] = offers[:2][-1] if s['device'] == 'auto' else s['device']
     if s['device'] not in offers:
         refuse(f"device {s['device']!r} is not on this machine, which offers {', '.join(offers)}; leave --device out to take the best")
     device, device_type = s['device'], s['device'].split(':')[0]
@@ -178,10 +170,9 @@ def _settle(s, given):
         torch.use_deterministic_algorithms(True)
     elif device_type == 'cuda':
         torch.set_float32_matmul_precision('high') # TF32
-    if device_type == 'cpu' and s['dtype'] != 'float32' and rank == 0:
-        kernels = torch.ops.mkldnn if torch.backends.mkldnn.is_available() else None
-        if not kernels or not (kernels._is_mkldnn_bf16_supported if s['dtype'] == 'bfloat16' else kernels._is_mkldnn_fp16_supported)():
-            print(f"warning: no fast {s['dtype']} on this CPU; float32 can be hundreds of times faster")
+    kernels = {'bfloat16': '_is_mkldnn_bf16_supported', 'float16': '_is_mkldnn_fp16_supported'}.get(s['dtype'])
+    if device_type == 'cpu' and kernels and rank == 0 and not (torch.backends.mkldnn.is_available() and getattr(torch.ops.mkldnn, kernels)()):
+        print(f"warning: no fast {s['dtype']} on this CPU; float32 can be hundreds of times faster")
 
     # compilation: on CUDA, where it pays within minutes; asked for by hand it is not second-guessed
     if s['compile'] == 'auto':
@@ -198,8 +189,7 @@ def _settle(s, given):
             refuse(f"backend {s['backend']!r} does not connect processes on {device_type} here; leave --backend out to take {best}")
     torch.manual_seed(s['seed'])
     if rank == 0:
-        if given:
-            print('settings given: ' + ', '.join(f'{k} = {v!r}' for k, v in given.items()))
+        print('settings given:', ', '.join(f'{k} = {v!r}' for k, v in given.items()) or 'none')
         name = torch.cuda.get_device_name(device) if device_type == 'cuda' else f'{torch.get_num_threads()} threads'
         print(f"device {device} ({name}), computing in {s['dtype']}, compile {s['compile']}, {world_size} process(es), torch {torch.__version__}")
     return dict(s, config=dict(s), device=device, device_type=device_type, ctx=ctx, given=set(given),

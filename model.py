@@ -45,18 +45,16 @@ class GPTConfig:
         if self.n_layer * max(self.n_embd, 1000) ** 2 + (self.vocab_size + self.block_size + self.ngrams) * self.n_embd > 1e12:
             raise UserError(f"n_layer {self.n_layer}, n_embd {self.n_embd}, block_size {self.block_size} and vocab_size {self.vocab_size} "
                             "come to more parameters than fit any machine")
-        if self.n_embd % self.n_head:
-            fits = ', '.join(str(n) for n in range(1, self.n_embd + 1) if self.n_embd % n == 0)
-            raise UserError(f"n_embd {self.n_embd} cannot be shared among n_head {self.n_head} heads; n_head may be {fits}")
-        if self.rotary and self.n_embd // self.n_head % 2:
-            raise UserError(f"rotary turns channels in pairs, but n_embd {self.n_embd} gives each of n_head {self.n_head} heads an odd number of them")
+        fits = [str(n) for n in range(1, self.n_embd + 1) if self.n_embd % (n + n * self.rotary) == 0] # rotary turns channels in pairs
+        if str(self.n_head) not in fits:
+            raise UserError(f"n_embd {self.n_embd} cannot be shared among n_head {self.n_head} heads; n_head may be {', '.join(fits) or 'none'}")
         if self.activation not in ACTIVATIONS:
             raise UserError(f"activation {self.activation!r} is not one of {', '.join(ACTIVATIONS)}")
 
 class LayerNorm(nn.LayerNorm):
     """torch's, with nanoGPT's two arguments."""
     def __init__(self, ndim, bias):
-        super().__init__(ndim, eps=1e-5, bias=bias)
+        super().__init__(ndim, bias=bias)
 
 def turned(x, cos, sin):
     """Queries or keys (…, T, hs) with channels i and hs/2 + i turned, as a plane, by the angle of their place; cos and sin (…, T, hs/2)."""
@@ -119,10 +117,8 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 class ChunkedLoss(torch.autograd.Function):
-    """
-    Mean cross-entropy of x (N, C) through weight (V, C) against targets (N), from the logits of so many rows at a time: their
-    gradient is computed at once, so that none are kept. Equal to the plain form within rounding.
-    """
+    """Mean cross-entropy of x (N, C) through weight (V, C) against targets (N), from the logits of so many rows at a time: their
+    gradient is computed at once, so that none are kept. Equal to the plain form within rounding."""
     @staticmethod
     def forward(ctx, x, weight, targets, rows, train):
         n, loss = (targets != -1).sum(), torch.zeros((), device=x.device)
@@ -156,12 +152,8 @@ class GPT(nn.Module):
             'ln_f': LayerNorm(config.n_embd, config.bias),
         })
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.tie_weights()
+        self.lm_head.weight = self.transformer.wte.weight # one matrix for both (Press and Wolf, arXiv:1608.05859)
         self.init_weights()
-
-    def tie_weights(self):
-        """Share one matrix between the token embedding and the head (Press and Wolf, arXiv:1608.05859)."""
-        self.lm_head.weight = self.transformer.wte.weight
 
     @torch.no_grad()
     def init_weights(self):
@@ -173,19 +165,16 @@ class GPT(nn.Module):
                 p.normal_(0.0, 0.02 / (2 * self.config.n_layer) ** 0.5 if name.endswith('c_proj.weight') else 0.02)
 
     def trunk(self, idx, cache=None, at=0):
-        """
-        The network without its head: (B, T) ids to (B, T, C). Keys and values go into cache, a (2, B, nh, S, hs) a layer, if
+        """The network without its head: (B, T) ids to (B, T, C). Keys and values go into cache, a (2, B, nh, S, hs) a layer, if
         given; with at above 0, only the last of idx is computed and attends to what is there, the others are what came before it.
-        at may be (B): each row's token has a place of its own.
-        """
+        at may be (B): each row's token has a place of its own."""
         c, h, T = self.config, self.transformer, 1 if torch.is_tensor(at) or at else idx.size(1)
         if torch.is_tensor(at):
             position, mask = at[:, None], torch.arange(cache[0].size(-2), device=idx.device) <= at.view(-1, 1, 1, 1) # (B, 1, 1, S)
         else:
             position, mask = torch.arange(at, at + T, device=idx.device), None
-        x, turn = h.wte(idx[:, -T:]), None
+        x, turn, hs = h.wte(idx[:, -T:]), None, c.n_embd // c.n_head
         if c.rotary:
-            hs = c.n_embd // c.n_head
             angle = (position[..., None] * 1e4 ** (-torch.arange(0, hs, 2, device=idx.device) / hs)).unsqueeze(-3) # (1 or B, 1, T, hs / 2)
             turn = angle.cos(), angle.sin()
         else:
@@ -198,15 +187,12 @@ class GPT(nn.Module):
         return self.transformer.ln_f(x)
 
     def forward(self, idx, targets=None, rows=0):
-        """
-        idx, targets: (B, T) token ids; a target of -1 counts for nothing. Returns (logits, loss): with targets all logits
+        """idx, targets: (B, T) token ids; a target of -1 counts for nothing. Returns (logits, loss): with targets all logits
         (B, T, V) and the mean cross-entropy in nats, without them only the last position's logits (B, 1, V) and None. With
         rows, the loss is computed from so many rows of logits at a time, and none are returned.
-        Raises UserError if T exceeds block_size.
-        """
-        T = idx.size(1)
-        if T > self.config.block_size:
-            raise UserError(f"got {T} tokens, but the model reads at most {self.config.block_size} at once; crop them")
+        Raises UserError if T exceeds block_size."""
+        if idx.size(1) > self.config.block_size:
+            raise UserError(f"got {idx.size(1)} tokens, but the model reads at most {self.config.block_size} at once; crop them")
         x = self.trunk(idx)
         if targets is None:
             return self.lm_head(x[:, -1:]), None
@@ -226,24 +212,21 @@ class GPT(nn.Module):
             model.load_state_dict(state, assign=True)
         except (RuntimeError, AttributeError) as e:
             raise UserError(f"the weights do not fit {config}: {' '.join(str(e).split())[:300]}") from e
-        model.tie_weights()
+        model.lm_head.weight = model.transformer.wte.weight
         return model.requires_grad_()
 
     @classmethod
     def from_checkpoint(cls, checkpoint, override_args=None):
         """The model in a dict that load_checkpoint returned; override_args replace what model_args say, such as dropout."""
         try:
-            config = GPTConfig(**{**checkpoint['model_args'], **(override_args or {})})
+            return cls.from_state(GPTConfig(**checkpoint['model_args'] | (override_args or {})), checkpoint['model'])
         except TypeError as e:
             raise UserError(f"the checkpoint's model_args are not this model's: {e}") from e
-        return cls.from_state(config, checkpoint['model'])
 
     @classmethod
     def from_pretrained(cls, model_type, override_args=None):
-        """
-        The GPT-2 of a hub name such as 'gpt2-xl', or of a folder that transformers wrote. Only dropout may be overridden. Raises
-        UserError with what is wrong.
-        """
+        """The GPT-2 of a hub name such as 'gpt2-xl', or of a folder that transformers wrote. Only dropout may be overridden. Raises
+        UserError with what is wrong."""
         from data.pretrained import read_pretrained
         more = set(override_args or {}) - {'dropout'}
         if more:
@@ -273,32 +256,24 @@ class GPT(nn.Module):
     def configure_optimizers(self, weight_decay, learning_rate, betas, device_type, but=()):
         """AdamW (arXiv:1711.05101) for all parameters but some, in two groups: matrices and embeddings decay, biases and norms do not."""
         trained = [p for p in self.parameters() if p.requires_grad and not any(p is q for q in but)]
-        groups = [dict(params=[p for p in trained if p.dim() > 1], weight_decay=weight_decay),
-                  dict(params=[p for p in trained if p.dim() < 2], weight_decay=0.0)]
-        fused = device_type in ('cuda', 'cpu', 'xpu', 'mps')
-        return torch.optim.AdamW([g for g in groups if g['params']], lr=learning_rate, betas=betas, fused=fused)
+        groups = [dict(params=[p for p in trained if (p.dim() > 1) == decays], weight_decay=weight_decay * decays) for decays in (True, False)]
+        return torch.optim.AdamW([g for g in groups if g['params']], lr=learning_rate, betas=betas, fused=device_type in ('cuda', 'cpu', 'xpu', 'mps'))
 
     def estimate_mfu(self, fwdbwd_per_iter, dt, peak=None):
-        """
-        Model FLOPs utilisation: the share of peak (FLOP/s; else what peak_flops knows of this device in bfloat16, or nan) that
-        fwdbwd_per_iter sequences in dt seconds come to. A token costs 6·N + 12·layers·C·T, PaLM's appendix B (arXiv:2204.02311).
-        """
-        c = self.config
-        per_token = 6 * self.get_num_params() + 12 * c.n_layer * c.n_embd * c.block_size
-        peak = peak or peak_flops(self.lm_head.weight.device, 'bfloat16') or float('nan')
-        return per_token * c.block_size * fwdbwd_per_iter / dt / peak
+        """Model FLOPs utilisation: the share of peak (FLOP/s; else what peak_flops knows of this device in bfloat16, or nan) that
+        fwdbwd_per_iter sequences in dt seconds come to. A token costs 6·N + 12·layers·C·T, PaLM's appendix B (arXiv:2204.02311)."""
+        c, peak = self.config, peak or peak_flops(self.lm_head.weight.device, 'bfloat16') or float('nan')
+        return (6 * self.get_num_params() + 12 * c.n_layer * c.n_embd * c.block_size) * c.block_size * fwdbwd_per_iter / dt / peak
 
     # ---- generation ----------------------------------------------------------------------------------------------------
     @torch.inference_mode()
     def stream(self, prompts, max_new_tokens, temperature=1.0, top_k=None, top_p=None, context_stride=1, n_vocab=None,
                draws=None, compiled=False):
-        """
-        Yields, max_new_tokens times, the next id of each row, (B,) on the model's device. prompts are B lists of ids; each row
+        """Yields, max_new_tokens times, the next id of each row, (B,) on the model's device. prompts are B lists of ids; each row
         gets what it would get alone. For the choice see pick; draws (B, max_new_tokens) default to torch's CPU generator,
         ids from n_vocab up are never drawn. compiled makes a step one graph of static shapes, a CUDA graph where there is CUDA.
         Keys and values are kept until a row fills block_size. Positions are absolute: from there on the window moves, by
-        context_stride tokens at once, and is computed anew. Raises UserError for an empty prompt or an impossible stride.
-        """
+        context_stride tokens at once, and is computed anew. Raises UserError for an empty prompt or an impossible stride."""
         def choose(x, draws): # from last hidden states (B, C)
             return pick(self.lm_head(x)[:, :n_vocab].float(), draws, temperature, top_k, top_p)
         def step(recent, at, cache, draws):
@@ -331,20 +306,17 @@ class GPT(nn.Module):
                 token = choose(x[rows, at], draws[:, t])
             else:
                 at, T = at + 1, T + 1
-                if even and not compiled:
-                    token = step(recent, T - 1, cache, draws[:, t])
-                else:
-                    token = step(recent, at, cache if compiled else [x[..., :T, :] for x in cache], draws[:, t]).clone() # a graph answers in one place
+                level = even and not compiled # then all rows are at one place, and there is no mask
+                past = cache if level or compiled else [x[..., :T, :] for x in cache]
+                token = step(recent, T - 1 if level else at, past, draws[:, t]).clone() # a graph answers in one place
             text[rows, here], recent = token, torch.cat((recent[:, 1:], token[:, None]), 1)
             here, ends = here + 1, ends + 1
             yield token
 
     @torch.no_grad()
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(), **more):
-        """
-        idx (B, T) with max_new_tokens more ids a row, or as many as it takes until all rows had one of the ids in stop, which a
-        row then repeats. For the rest, and to see them as they come, see stream.
-        """
+        """idx (B, T) with max_new_tokens more ids a row, or as many as it takes until all rows had one of the ids in stop, which a
+        row then repeats. For the rest, and to see them as they come, see stream."""
         ids, over, stop = [idx], torch.zeros_like(idx[:, :1], dtype=torch.bool), torch.tensor(stop, device=idx.device)
         for token in self.stream(idx.tolist(), max_new_tokens, temperature, top_k, top_p, **more):
             ids.append(torch.where(over, ids[-1][:, -1:], token[:, None]))
@@ -354,10 +326,8 @@ class GPT(nn.Module):
         return torch.cat(ids, 1)
 
 class Muon(torch.optim.Muon):
-    """
-    torch's, for the matrices of model's blocks. What it knows are views of them, three of each c_attn, because queries, keys and values are
-    orthogonalised apart; take_gradients before each step. The learning rate is that of Jordan et al. (kellerjordan.github.io/posts/muon).
-    """
+    """torch's, for the matrices of model's blocks. What it knows are views of them, three of each c_attn, because queries, keys and values are
+    orthogonalised apart; take_gradients before each step. The learning rate is that of Jordan et al. (kellerjordan.github.io/posts/muon)."""
     def __init__(self, model, lr, weight_decay):
         self.parts = {p: [nn.Parameter(part) for part in p.detach().chunk(3 if 'c_attn' in name else 1)]
                       for name, p in model.transformer.h.named_parameters() if p.dim() == 2}
@@ -369,10 +339,8 @@ class Muon(torch.optim.Muon):
                 part.grad = grad
 
 def pick(logits, draws, temperature, top_k=None, top_p=None):
-    """
-    One id a row, (B,), from logits (B, V), where the row's number in draws, (B,) in [0, 1), falls among the probabilities of
-    the top_k likeliest ids, of those the likeliest that come to top_p; 0 or None is off. temperature 0 takes the likeliest.
-    """
+    """One id a row, (B,), from logits (B, V), where the row's number in draws, (B,) in [0, 1), falls among the probabilities of
+    the top_k likeliest ids, of those the likeliest that come to top_p; 0 or None is off. temperature 0 takes the likeliest."""
     if temperature < 1e-6: # below that the division would overflow
         return logits.argmax(-1)
     V, ids = logits.size(-1), None # in their own order, which needs no sorting, if all may be drawn
@@ -384,24 +352,22 @@ def pick(logits, draws, temperature, top_k=None, top_p=None):
     choice = torch.searchsorted(mass, draws[:, None] * limit, right=True).clamp(max=end)
     return (choice if ids is None else ids.gather(1, choice))[:, 0]
 
-# Dense peaks in TFLOP/s by a part of the device's name: bfloat16 or float16 with float32 sums, and float32 through TF32.
-# From NVIDIA's data sheets and architecture papers; the first match counts.
-PEAKS = [('B200', 2250, 1125), ('H200', 989, 494), ('H100 PCIe', 756, 378), ('H100 NVL', 835, 417), ('H100', 989, 494),
-         ('GH200', 989, 494), ('GB200', 2250, 1125), ('A100', 312, 156), ('A800', 312, 156), ('L40S', 362, 183), ('L40', 181, 90), ('L4', 121, 60),
-         ('A10G', 70, 35), ('A10', 125, 62), ('RTX A6000', 155, 77), ('RTX 6000 Ada', 364, 182), ('RTX 5090', 209, 105),
-         ('RTX 4090', 165, 83), ('RTX 4080', 97, 49), ('RTX 3090', 71, 36), ('RTX 3080', 59, 30), ('V100', 125, 15.7), ('T4', 65, 8.1)]
+# Dense TFLOP/s in bfloat16 or float16 with float32 sums, by a part of the device's name, from NVIDIA's data sheets; the first match
+# counts. In float32 it is half of that through TF32, an eighth where there is none.
+PEAKS = {'B200': 2250, 'GB200': 2250, 'H200': 989, 'GH200': 989, 'H100 PCIe': 756, 'H100 NVL': 835, 'H100': 989, 'A100': 312, 'A800': 312, 'L40S': 362,
+         'L40': 181, 'L4': 121, 'A10G': 70, 'A10': 125, 'RTX A6000': 155, 'RTX 6000 Ada': 364, 'RTX 5090': 209, 'RTX 4090': 165, 'RTX 4080': 97,
+         'RTX 3090': 71, 'RTX 3080': 59, 'V100': 125, 'T4': 65}
 
 def peak_flops(device, dtype):
     """The peak of a CUDA device in FLOP/s for 'bfloat16', 'float16' or 'float32'; None where it is not known."""
-    name = torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda' else ''
-    return next((1e12 * (tf32 if dtype == 'float32' else half) for part, half, tf32 in PEAKS if re.search(rf'\b{part}\b', name) and 'Laptop' not in name), None)
+    name = torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda' else 'Laptop'
+    part = next((part for part in PEAKS if re.search(rf'\b{part}\b', name) and 'Laptop' not in name), None)
+    return part and 1e12 * PEAKS[part] / (1 if dtype != 'float32' else 8 if part in ('V100', 'T4') else 2)
 
 # ---- checkpoints ---------------------------------------------------------------------------------------------------------
 def load_checkpoint(path):
-    """
-    The dict in a ckpt.pt, its tensors on the CPU, its parameter names without compile's prefix. Nothing in the file is
-    executed. Raises UserError for a file that is missing, cut short, not a checkpoint, or that wants to run code.
-    """
+    """The dict in a ckpt.pt, its tensors on the CPU, its parameter names without compile's prefix. Nothing in the file is
+    executed. Raises UserError for a file that is missing, cut short, not a checkpoint, or that wants to run code."""
     kinds = dict(model=dict, model_args=dict, config=dict, optimizer=(dict, type(None)), codec=(dict, type(None)), progress=dict, scaler=dict, muon=dict,
                  iter_num=int, best_val_loss=(int, float, torch.Tensor)) # nanoGPT's is a tensor
     try:
@@ -427,10 +393,8 @@ def load_checkpoint(path):
     return checkpoint
 
 def newest_checkpoint(out_dir):
-    """
-    (path, checkpoint, problem): the newest checkpoint in out_dir that is whole, or None, None; problem says in a sentence
-    which newer file is not, or that there is none at all. Raises UserError if there are files and none is whole.
-    """
+    """(path, checkpoint, problem): the newest checkpoint in out_dir that is whole, or None, None; problem says in a sentence
+    which newer file is not, or that there is none at all. Raises UserError if there are files and none is whole."""
     kept = sorted(glob.glob(os.path.join(glob.escape(out_dir), 'ckpt_[0-9]*.pt')), reverse=True)
     last, ckpt, best = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('_last', '', '_best'))
     problem = None
@@ -444,10 +408,8 @@ def newest_checkpoint(out_dir):
     return None, None, f"there is no checkpoint in {out_dir!r} to resume from; give the --out_dir of a run, or --init_from=auto to start one"
 
 def save_checkpoint(state, paths, keep=1):
-    """
-    Put state under each path in one step: whoever looks finds the old file or the new one, whole, after any crash. With
-    keep above 1 only the newest so many ckpt_ITERATION.pt stay. Raises OSError or RuntimeError; the old files are then untouched.
-    """
+    """Put state under each path in one step: whoever looks finds the old file or the new one, whole, after any crash. With
+    keep above 1 only the newest so many ckpt_ITERATION.pt stay. Raises OSError or RuntimeError; the old files are then untouched."""
     folder = os.path.dirname(paths[-1])
     part = os.path.join(folder, 'ckpt.tmp')
     state['model']['lm_head.weight'] = state['model']['transformer.wte.weight'] # one matrix in the file too
@@ -458,15 +420,13 @@ def save_checkpoint(state, paths, keep=1):
                 f.flush()
                 os.fsync(f.fileno())
             os.replace(part, path)
-    except BaseException:
+    finally: # nothing is left of one that failed
         if os.path.exists(part):
             os.remove(part)
-        raise
     if os.name == 'posix':
         fd = os.open(folder or '.', os.O_RDONLY)
         os.fsync(fd) # the renaming itself
         os.close(fd)
-    if paths[-1].endswith('ckpt.pt') and os.path.exists(os.path.join(folder, 'ckpt_last.pt')):
-        os.remove(os.path.join(folder, 'ckpt_last.pt'))
-    for path in sorted(glob.glob(os.path.join(glob.escape(folder), 'ckpt_[0-9]*.pt')))[:-keep] if keep > 1 else ():
+    kept, last = (sorted(glob.glob(os.path.join(glob.escape(folder), name))) for name in ('ckpt_[0-9]*.pt', 'ckpt_last.pt'))
+    for path in (kept[:-keep] if keep > 1 else []) + (last if paths[-1].endswith('ckpt.pt') else []):
         os.remove(path)

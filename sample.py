@@ -56,13 +56,10 @@ print(f"number of parameters: {model.get_num_params() / 1e6:.2f}M")
 model.to(device, getattr(torch, dtype)).eval()
 
 # ---- samples -----------------------------------------------------------------------------------------------------------
-def rows_at_once():
-    """How many samples fit into 4 GB, or half of what a GPU has free: their keys and values, and what computing a prompt takes."""
-    c, width = model.config, min(model.config.block_size, max(map(len, prompts)) + max_new_tokens)
-    each = width * c.n_embd * model.lm_head.weight.element_size() * (2 * c.n_layer + 16) + 16 * c.vocab_size
-    return max(1, int((torch.cuda.mem_get_info(device)[0] / 2 if device_type == 'cuda' else 4e9) / each))
-
-streaming, size, made, t0 = len(prompts) == 1, rows_at_once(), 0, time.perf_counter()
+c, width = model.config, min(model.config.block_size, max(map(len, prompts)) + max_new_tokens)
+each = width * c.n_embd * model.lm_head.weight.element_size() * (2 * c.n_layer + 16) + 16 * c.vocab_size # bytes of a row: cache, prompt, choice
+size = max(1, int((torch.cuda.mem_get_info(device)[0] / 2 if device_type == 'cuda' else 4e9) / each)) # samples at once
+streaming, made, t0 = len(prompts) == 1, 0, time.perf_counter()
 for begin in range(0, len(prompts), size):
     batch = prompts[begin:begin + size]
     samples = [Text(p, decode, max_new_tokens, end_of_text, stop) for p in batch]

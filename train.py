@@ -111,8 +111,8 @@ notice = partial(print, flush=True) if master_process else lambda *args: None
 # ---- data and checkpoint: a batch is a function of seed, split, iteration and micro-batch, whatever else happens -------------
 data_dir = find_data(dataset)
 if not data_dir:
-    there = sorted(str(p.parent.name) for p in Path(_here, 'data').glob('*/prepare.py'))
-    refuse(f"there is no dataset {dataset!r}, neither here nor beside train.py; there is {', '.join(there)}, or a folder of your own")
+    there = ', '.join(sorted(p.parent.name for p in Path(_here, 'data').glob('*/prepare.py')))
+    refuse(f"there is no dataset {dataset!r}, neither here nor beside train.py; there is {there}, or a folder of your own")
 meta = load_meta(os.path.join(data_dir, 'meta.pkl'))
 ckpt_path, last_path, best_path = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('', '_last', '_best'))
 checkpoint = None
@@ -171,8 +171,7 @@ for k in given & {*shape}:
     if getattr(model.config, k) != config[k]:
         notice(f"the weights decide: {k} is {getattr(model.config, k)}, not {config[k]}")
 config.update({k: getattr(model.config, k) for k in shape}) # what runs
-progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_steps=0) # what the next iterations still ask
-progress.update((checkpoint or {}).get('progress', {}))
+progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_steps=0) | (checkpoint or {}).get('progress', {}) # what comes asks
 if checkpoint and not eval_only and (iter_num > max_iters or iter_num == max_iters == progress['evaluated_at']):
     notice(f"nothing to do: {saved_path} has made {iter_num} of max_iters {max_iters} iterations; a larger --max_iters goes on")
     sys.exit(0)
@@ -186,6 +185,7 @@ tokens_per_iter = gradient_accumulation_steps * batch_size * block_size
 model_args = {k: v for k, v in vars(model.config).items() if k not in ('activation', 'rotary', 'ngrams') or v != getattr(GPTConfig, k)}
 
 # ---- processes, precision, optimizer -------------------------------------------------------------------------------------
+host_group = None
 if world_size > 1:
     torch.distributed.init_process_group(backend, device_id=torch.device(device) if device_type == 'cuda' else None)
     host_group = torch.distributed.new_group(backend='gloo') # for what the processes agree on without the device
@@ -230,18 +230,11 @@ def whole(x):
     """x with the parts that the other processes have, if it is shared out."""
     return getattr(x, 'full_tensor', lambda: x)()
 
-def all_sum(x):
-    """x summed over all processes, in place."""
+def over_all(x, kind='SUM', group=None):
+    """The sum, or the 'MAX', of a tensor over all processes, in place."""
     if world_size > 1:
-        torch.distributed.all_reduce(x)
+        torch.distributed.all_reduce(x, getattr(torch.distributed.ReduceOp, kind), group)
     return x
-
-def agreed(number):
-    """The largest number that any process has."""
-    number = torch.tensor(number)
-    if world_size > 1:
-        torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX, host_group)
-    return int(number)
 
 # ---- schedule, evaluation, saving ----------------------------------------------------------------------------------------
 def get_lr(it):
@@ -268,7 +261,7 @@ def estimate_loss():
         for i in tqdm(share, f'evaluating {split}', leave=False, disable=None if master_process else True):
             with ctx:
                 total += model(*on_device(data[split].windows(windows[i % n]), device), rows)[1] * (i < n)
-        losses[split] = all_sum(total).item() / n
+        losses[split] = over_all(total).item() / n
     model.train()
     return losses
 
@@ -346,7 +339,7 @@ left_out = torch.zeros((), device=device) # updates left out since the last log 
 t0, saved_at, logged_at, resumed_at = time.perf_counter(), time.monotonic(), iter_num, iter_num
 model.train()
 while True:
-    stopping, improved = agreed(stop_signal), False
+    stopping, improved = int(over_all(torch.tensor(stop_signal), 'MAX', host_group)), False
     evaluating = eval_only or (iter_num % eval_interval == 0 or iter_num == max_iters) and iter_num != progress['evaluated_at']
     saving = not eval_only and (stopping or iter_num == max_iters or iter_num > resumed_at and (
         save_interval and iter_num % save_interval == 0 or save_minutes and time.monotonic() - saved_at > 60 * save_minutes))
@@ -399,7 +392,7 @@ while True:
 
     logging = iter_num % log_interval == 0
     if logging:
-        mean_loss, missing = (all_sum(loss) / world_size).item(), int(left_out) # waits for the device
+        mean_loss, missing = (over_all(loss) / world_size).item(), int(left_out) # waits for the device
         spike = 0 < 1.5 * progress['mean_loss'] < mean_loss
         if math.isfinite(mean_loss):
             progress['mean_loss'] = 0.9 * (progress['mean_loss'] or mean_loss) + 0.1 * mean_loss # of the last ten or so lines
