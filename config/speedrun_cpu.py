@@ -1,0 +1,27 @@
+# nanoGPT's CPU recipe's loss, in seconds: Shakespeare by characters on two CPU cores.
+#   python data/shakespeare_char/prepare.py
+#   python train.py config/speedrun_cpu.py
+out_dir = 'out-speedrun-cpu'
+eval_interval = 1000 # at the beginning and at the end
+eval_iters = 20
+log_interval = 10
+
+dataset = 'shakespeare_char'
+gradient_accumulation_steps = 1
+batch_size = 48
+block_size = 64
+
+n_layer = 1
+n_head = 4
+n_embd = 128
+rotary = True
+ngrams = 16384
+
+learning_rate = 3e-3
+lr_schedule = 'wsd'
+cooldown = 0.5
+max_iters = 70
+lr_decay_iters = 70
+min_lr = 0.0
+warmup_iters = 3
+beta2 = 0.99
