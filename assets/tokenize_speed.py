@@ -54,7 +54,10 @@ def timed(way, path):
             sys.exit(err.read())
         for split in ('train', 'val'):
             with open(os.path.join(folder, *(['x'] if way == 'here' else []), split + '.bin'), 'rb') as f:
-                bins.append(hashlib.file_digest(f, 'sha256').hexdigest()) # memory held here would count as the next process's
+                digest = hashlib.sha256()
+                while data := f.read(2 ** 20): # memory taken here would count as the next process's
+                    digest.update(data)
+                bins.append(digest.digest())
         return seconds, used.ru_maxrss / 1024, bins
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -67,7 +70,7 @@ if args.plain:
     sys.exit()
 with open(args.text, encoding='utf-8') as f:
     paragraphs = f.read().split('\n\n')
-results = {}
+rows = []
 with tempfile.TemporaryDirectory() as place:
     for size in (20, 100):
         path, rng, written = os.path.join(place, f'{size}.jsonl'), random.Random(size), 0
@@ -76,17 +79,15 @@ with tempfile.TemporaryDirectory() as place:
                 text = '\n\n'.join(rng.choices(paragraphs, k=rng.randint(5, 40)))
                 f.write(json.dumps({'text': text}) + '\n')
                 written += len(text.encode())
-        rounds = []
         for i in range(args.rounds if size == 100 else 1):
             both = {way: timed(way, path) for way in (('here', 'plain'), ('plain', 'here'))[i % 2]}
             assert both['here'][2] == both['plain'][2], "the bins differ"
-            rounds.append({way: dict(mb_per_s=written / 1e6 / seconds, peak_mb=peak) for way, (seconds, peak, _) in both.items()})
-            print(size, 'MB:', *(f"{way} {r['mb_per_s']:.2f} MB/s, {r['peak_mb']:.0f} MB of memory;" for way, r in rounds[-1].items()), flush=True)
-        results[f'{size} MB'] = rounds
-ratios = sorted(r['here']['mb_per_s'] / r['plain']['mb_per_s'] for r in results['100 MB'])
+            rows.append(dict(mb=size, **{way: dict(mb_per_s=written / 1e6 / seconds, peak_mb=peak) for way, (seconds, peak, _) in both.items()}))
+            print(size, 'MB:', *(f"{way} {rows[-1][way]['mb_per_s']:.2f} MB/s, {rows[-1][way]['peak_mb']:.0f} MB of memory;" for way in both), flush=True)
+ratios = sorted(r['here']['mb_per_s'] / r['plain']['mb_per_s'] for r in rows if r['mb'] == 100)
 print(f"median ratio {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}")
 with open(os.path.join(HERE, 'results', 'tokenize-cpu.json'), 'w', encoding='utf-8') as f:
     json.dump(dict(command=f'python assets/tokenize_speed.py TEXT --rounds={args.rounds}', text=os.path.basename(args.text),
                    device='two cores of an Intel Xeon',
                    commit=subprocess.check_output(['git', 'rev-parse', '--short', 'HEAD'], cwd=HERE, text=True).strip(), python=platform.python_version(),
-                   versions={name: version(name) for name in ('tiktoken', 'datasets', 'numpy')}, ratio=statistics.median(ratios), ratios=ratios, **results), f, indent=1)
+                   **{name: version(name) for name in ('tiktoken', 'datasets', 'numpy')}, ratio=statistics.median(ratios), ratios=ratios, rows=rows), f, indent=1)

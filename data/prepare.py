@@ -497,7 +497,7 @@ def main():
         meta = char_codec(alphabet)
     elif kind == 'bpe':
         texts = (text for text, _, split in pieces_from(0) if split == 'train')
-        meta = bpe_codec(islice(texts, 0, None, 1 + total // 10 ** 9), int(size)) # a part is enough, and keeps its word counts in memory
+        meta = bpe_codec(islice(texts, 0, None, 1 + total // 2 ** 28), int(size)) # of so much text the words fit into memory
     else:
         meta = None if args.tokenizer == 'gpt2' else codec_of(bpe.n_vocab, tokenizer=f'tiktoken:{args.tokenizer}')
     source = [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in map(os.path.abspath, files)] + [args.field]
