@@ -237,7 +237,7 @@ class GPT(nn.Module):
     def save_pretrained(self, folder):
         """Write the model for transformers' AutoModelForCausalLM. Raises UserError where its GPT-2 is another network than this."""
         from data.pretrained import write_pretrained
-        write_pretrained(self, folder)
+        write_pretrained(self, folder, 50256 if self.config.vocab_size > 50256 else None)
 
     @torch.no_grad()
     def crop_block_size(self, block_size):

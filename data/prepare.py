@@ -2,54 +2,79 @@
 Turns text into data/NAME/{train,val}.bin and meta.pkl, and reads them again: what a dataset is, is said here, once, for
 data/*/prepare.py and for the scripts.
 
-your own text, a file or folders of .txt, .md or .py:
-    python data/prepare.py notes.txt --name=notes                    by characters
-    python data/prepare.py books/ more/ --name=books --tokenizer=gpt2    in GPT-2 BPE, <|endoftext|> after each file
-The last tenth of the text is kept to measure with, or every tenth file if there are ten or more.
+your own text, in files, folders or quoted patterns; each line of .jsonl, row of .parquet and other file is a document
+    python data/prepare.py notes.txt --name=notes                                 by characters
+    python data/prepare.py books/ "more/**/*.md" --name=books --tokenizer=gpt2    in GPT-2 BPE or another of tiktoken's encodings
+    python data/prepare.py crawl/ --name=crawl --tokenizer=bpe:8192 --field=body  in a BPE of 8192 ids, learned from this text
+Every tenth document is kept to measure with, or the last tenth of each if there are fewer than ten; <|endoftext|> stands
+after a document, except by characters. A run that is stopped goes on where it was with the same command.
 """
 import argparse
+import codecs
+import contextlib
+import glob
 import hashlib
 import http.client
+import importlib
 import io
 import json
 import os
 import pickle
+import re
+import shutil
 import sys
 import urllib.request
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
 from tqdm import tqdm
 
 SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt',
                '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
+END = '<|endoftext|>' # the text; each tokenizer has its own id for it
+PIECE = 2 ** 20 # characters that are read, cut and encoded at once
 
 def stop(message):
     """End the script that runs with a sentence and status 1."""
     sys.exit(f"{os.path.basename(sys.argv[0])}: {' '.join(str(message).split())}")
 
-# ---- writing -----------------------------------------------------------------------------------------------------------
+def package(name, what):
+    """The module name, for what needs it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        stop(f"{what} needs the package {name.split('.')[0]}: pip install {name.split('.')[0]}")
+
+# ---- text --------------------------------------------------------------------------------------------------------------
+def parts_of(path):
+    """The text of a UTF-8 file in parts, without the mark that some editors begin one with, line ends as \n."""
+    decoder, read = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder('utf-8-sig')(), translate=True), 0
+    try:
+        with open(path, 'rb') as f:
+            while data := f.read(PIECE):
+                read += len(data)
+                yield decoder.decode(data)
+        yield decoder.decode(b'', final=True)
+    except UnicodeDecodeError as e:
+        stop(f"{path} is not UTF-8 text (byte {read - len(e.object) + e.start}); convert it, for example with iconv")
+    except OSError as e:
+        stop(f"cannot read {path} ({e.strerror})")
+
+def read_text(path):
+    return ''.join(parts_of(path))
+
+def enough(characters, path):
+    """Refuse too little text."""
+    if characters < 100:
+        stop(f"{path} has {characters} characters, too few to learn from")
+
 def write_whole(path, data):
     """Write bytes under another name first, so that path never holds a part of them."""
     with open(path + '.tmp', 'wb') as f:
         f.write(data)
     os.replace(path + '.tmp', path)
-
-def read_text(path):
-    """The text of a UTF-8 file, without the mark that some editors begin one with."""
-    try:
-        with open(path, encoding='utf-8-sig') as f:
-            text = f.read()
-    except UnicodeDecodeError as e:
-        stop(f"{path} is not UTF-8 text (byte {e.start}); convert it, for example with iconv")
-    except OSError as e:
-        stop(f"cannot read {path} ({e.strerror})")
-    return text
-
-def enough(text, path):
-    """text, if there is any to speak of."""
-    if len(text) < 100:
-        stop(f"{path} has {len(text)} characters, too few to learn from")
-    return text
 
 def fetched_text(path, url, sha256):
     """The text in path; fetched from url first if it is not there. A file that was put there by hand is taken as it is."""
@@ -62,72 +87,292 @@ def fetched_text(path, url, sha256):
         if hashlib.sha256(data).hexdigest() != sha256:
             stop(f"what {url} answered is not the file expected; nothing was kept, put the file at {path} by hand")
         write_whole(path, data)
-    return enough(read_text(path), path)
+    text = read_text(path)
+    enough(len(text), path)
+    return text
 
 def parted(text):
     """The first nine tenths, to train on, and the rest, to measure with."""
     return text[:int(len(text) * 0.9)], text[int(len(text) * 0.9):]
 
-def char_codec(text):
-    """The tables of meta.pkl for a model of single characters: each character of text, in order, gets the next id."""
-    chars = sorted(set(text))
-    return {'vocab_size': len(chars), 'stoi': {c: i for i, c in enumerate(chars)}, 'itos': dict(enumerate(chars))}
+def clean(text):
+    """text with U+FFFD for half a surrogate pair, which JSON and a command line may hold, but UTF-8 may not."""
+    return text if text.isascii() else text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
 
-def write_bin(path, ids, dtype='uint16'):
-    """Token ids as a bare file of dtype, little-endian. Ids that do not fit are refused, not wrapped."""
-    ids = np.asarray(ids)
-    if len(ids) and not 0 <= ids.min() <= ids.max() <= np.iinfo(dtype).max:
-        stop(f"ids up to {ids.max()} do not fit {dtype}; {path} was not written")
-    write_whole(path, ids.astype(np.dtype(dtype).newbyteorder('<')).tobytes())
-    print(f"{path}: {len(ids):,} tokens")
+def json_lines(path, field):
+    """The text in field of each line of a JSONL file."""
+    with open(path, 'rb') as f:
+        for n, line in enumerate(f, 1):
+            try:
+                row = json.loads(line) if line.strip() else {field: None}
+            except (ValueError, RecursionError):
+                stop(f"{path} line {n} is not JSON in UTF-8")
+            text = row.get(field, 0) if isinstance(row, dict) else 0
+            if not isinstance(text, str | None):
+                there = ', '.join(row) if isinstance(row, dict) else type(row).__name__
+                stop(f"{path} line {n} has no text in a field {field!r}, only {there}; --field=NAME says where it is")
+            yield clean(text or '')
 
-def write_chars(folder, train, val):
-    """train.bin, val.bin and meta.pkl of a character model in folder."""
-    codec = char_codec(train + val)
-    for name, text in (('train', train), ('val', val)):
-        write_bin(os.path.join(folder, name + '.bin'), [codec['stoi'][c] for c in text])
-    write_whole(os.path.join(folder, 'meta.pkl'), pickle.dumps(codec))
-    print(f"vocabulary of {codec['vocab_size']}: {''.join(codec['stoi'])!a}")
-
-def write_documents(path, documents, bpe, chunk=1000):
-    """
-    GPT-2 BPE of documents, a sequence whose slices are lists of texts, to path, <|endoftext|> after each. Memory stays flat;
-    a run that is stopped goes on with the next chunk.
-    """
-    part, mark = path + '.part', path + '.part.json' # what is written, and how much of it counts
-    done, size = 0, 0
-    same = hashlib.sha256('\0'.join([str(len(documents)), *documents[:1], *documents[-1:]]).encode()).hexdigest()
-    if os.path.exists(part) and os.path.exists(mark):
-        with open(mark, encoding='utf-8') as f:
-            done, size, of = json.load(f)
-        if of != same or os.path.getsize(part) < size: # other documents, or the end was lost with the power
-            done, size = 0, 0
-    with open(part, 'r+b' if size else 'wb') as f, tqdm(total=len(documents), initial=done, desc=path, unit='doc', disable=None) as bar:
-        f.truncate(size)
-        f.seek(size)
-        while done < len(documents):
-            texts = documents[done:done + chunk]
-            rows = bpe.encode_ordinary_batch(texts, num_threads=os.cpu_count())
-            f.write(np.array([i for row in rows for i in (*row, bpe.eot_token)], dtype='<u2').tobytes())
-            f.flush()
-            done += len(texts)
-            write_whole(mark, json.dumps([done, f.tell(), same]).encode())
-            bar.update(len(texts))
-    os.replace(part, path)
-    if os.path.exists(mark):
-        os.remove(mark)
-    print(f"{path}: {os.path.getsize(path) // 2:,} tokens")
-
-def gpt2_bpe():
-    """tiktoken's GPT-2 encoding."""
+def parquet_rows(path, field):
+    """The text in field of each row of a Parquet file."""
+    parquet = package('pyarrow.parquet', f"reading {path}")
     try:
-        import tiktoken
-    except ImportError:
-        stop("GPT-2 BPE needs the package tiktoken: pip install tiktoken")
+        with parquet.ParquetFile(path) as f:
+            kinds = {column.name: str(column.type) for column in f.schema_arrow}
+            if kinds.get(field) not in ('string', 'large_string'):
+                there = ', '.join(f'{k} ({v})' for k, v in kinds.items())
+                stop(f"{path} has no text in a field {field!r}, only {there}; --field=NAME says where it is")
+            for rows in f.iter_batches(100, columns=[field]):
+                yield from (text or '' for text in rows.column(0).to_pylist())
+    except (OSError, ValueError) as e: # pyarrow's errors are among these
+        stop(f"cannot read {path} ({e})")
+
+def pieces_of(parts):
+    """
+    A document that comes in parts as pairs of about PIECE characters and whether they are the last; nothing if it is blank.
+    It is cut between a letter or digit and a space or line end, as every BPE does: the tokens are those of the whole.
+    """
+    held, begun = '', False
+    for part in parts:
+        held += part
+        if len(held) >= PIECE:
+            word = re.match(r'.*[^\W_](?=[ \n])', held, re.DOTALL)
+            cut = word.end() if word else len(held)
+            yield held[:cut], False
+            held, begun = held[cut:], True
+    if begun or held.strip():
+        yield held, True
+
+def documents_of(files, field):
+    """The pieces of all documents in files."""
+    for path in files:
+        rows = {'.jsonl': json_lines, '.parquet': parquet_rows}.get(os.path.splitext(path)[1])
+        for parts in ([text] for text in rows(path, field)) if rows else [parts_of(path)]:
+            yield from pieces_of(parts)
+
+def survey(documents, by_characters):
+    """The characters in all documents, the lengths of the first ten, and, if asked, their alphabet in order."""
+    total, lengths, at, seen = 0, [], 0, np.zeros(0x110000, bool)
+    with tqdm(desc='looking through the text', unit='B', unit_scale=True, disable=None) as bar:
+        for text, last in documents:
+            at += len(text)
+            if by_characters:
+                seen[codes(text)] = True
+            if last:
+                total, lengths, at = total + at, (lengths + [at])[:10], 0
+            bar.update(len(text))
+    seen[ord('\n')] |= len(lengths) > 1 # what will stand between them
+    return total, lengths, ''.join(map(chr, np.flatnonzero(seen)))
+
+def split_of(documents, lengths, between=''):
+    """The pieces of documents as (text, whether a document ends, 'train' or 'val'), with a text between the documents of a split."""
+    n = at = 0 # the document, and how much of it is behind
+    few, ended = len(lengths) < 10, dict(train=False, val=False) # whether one ended just now
+    for text, last in documents:
+        cut = max(0, int(lengths[n] * 0.9) - at) if few else len(text) if n % 10 else 0
+        for split, part in (('train', text[:cut]), ('val', text[cut:])):
+            if few or (n % 10 > 0) == (split == 'train'):
+                yield between * ended[split] + part, last, split
+                ended[split] = last
+        n, at = (n + 1, 0) if last else (n, at + len(text))
+
+# ---- tokens ------------------------------------------------------------------------------------------------------------
+def codes(text):
+    """The numbers that Unicode gives to the characters of text, an array."""
+    return np.frombuffer(text.encode('utf-32-le', 'surrogatepass'), '<u4')
+
+def codec_of(vocab_size, **more):
+    """The content of a meta.pkl."""
+    return {'vocab_size': vocab_size, **more, **({'dtype': 'uint32'} if vocab_size > 2 ** 16 else {})}
+
+def char_codec(alphabet):
+    """The codec of single characters: each in alphabet gets the next id."""
+    return codec_of(len(alphabet), stoi={c: i for i, c in enumerate(alphabet)}, itos=dict(enumerate(alphabet)))
+
+def bpe_codec(texts, size):
+    """The codec of a byte-level BPE that is learned from texts, of size ids, or fewer where they offer no more."""
+    tk = package('tokenizers', "learning a BPE")
+    bpe = tk.Tokenizer(tk.models.BPE())
+    bpe.pre_tokenizer, bpe.decoder = tk.pre_tokenizers.ByteLevel(add_prefix_space=False), tk.decoders.ByteLevel()
+    bpe.train_from_iterator(texts, tk.trainers.BpeTrainer(vocab_size=size, special_tokens=[END], show_progress=False,
+                                                          initial_alphabet=tk.pre_tokenizers.ByteLevel.alphabet()))
+    return codec_of(bpe.get_vocab_size(), tokenizer='bpe', json=bpe.to_str())
+
+def tiktoken_bpe(name):
+    """tiktoken's encoding of this name."""
+    tiktoken = package('tiktoken', f"the tokenizer {name}")
+    if name not in tiktoken.list_encoding_names():
+        stop(f"there is no tokenizer {name!r}; there are char, bpe:8192 or another size, and tiktoken's {', '.join(tiktoken.list_encoding_names())}")
     try:
-        return tiktoken.get_encoding('gpt2')
+        return tiktoken.get_encoding(name)
     except (OSError, ValueError) as e: # no network, or something else in the tables' place
-        stop(f"tiktoken could not fetch GPT-2's tables ({' '.join(str(e).split())[:200]})")
+        stop(f"tiktoken could not fetch the tables of {name}, which needs the network once ({str(e)[:200]})")
+
+class PlainUnpickler(pickle.Unpickler):
+    """Reads numbers, strings and containers, and refuses anything that would import a name."""
+    def find_class(self, module, name):
+        raise pickle.UnpicklingError(f"it wants to import {module}.{name}")
+
+def check_codec(meta):
+    """The kind of a meta.pkl's content: 'char', 'bpe' or 'tiktoken:NAME'. Raises TypeError or KeyError if it does not hold together."""
+    if meta is None:
+        return 'tiktoken:gpt2'
+    V, kind = meta['vocab_size'], meta.get('tokenizer', 'char')
+    if type(V) is not int or V < 1 or meta.get('dtype', 'uint16') not in ('uint16', 'uint32'):
+        raise TypeError("its vocab_size or dtype cannot be")
+    if kind == 'char':
+        stoi, itos = meta['stoi'], meta['itos']
+        if not (V == len(itos) and all(type(itos[i]) is str for i in range(V))
+                and all(type(s) is str and type(i) is int and 0 <= i < V for s, i in stoi.items())):
+            raise TypeError("its tables stoi and itos do not pair text with ids")
+    elif type(kind) is not str or type(meta['json']) is not str if kind == 'bpe' else not str(kind).startswith('tiktoken:'):
+        raise TypeError(f"its tokenizer {kind!r} is unknown")
+    return kind
+
+def load_meta(path):
+    """The dict in a meta.pkl; None if there is no such file, which means GPT-2 BPE. A bad one ends the script."""
+    if not os.path.exists(path):
+        return None
+    try:
+        with open(path, 'rb') as f:
+            meta = PlainUnpickler(io.BytesIO(f.read())).load()
+        if meta is None:
+            raise TypeError("it is empty")
+        check_codec(meta)
+    except Exception as e:
+        stop(f"{path} is no meta.pkl of plain data ({type(e).__name__}: {e}): not loaded")
+    return meta
+
+def open_codec(meta):
+    """
+    (encode: texts and whether <|endoftext|> follows each -> all their ids, decode: ids -> text, number of ids, that of
+    <|endoftext|> or None) of a meta.pkl's content, or without one GPT-2 BPE. <|endoftext|> within a text is encoded as text.
+    """
+    try:
+        kind = check_codec(meta)
+        if kind == 'bpe':
+            bpe = package('tokenizers', "this BPE").Tokenizer.from_str(meta['json'])
+            end, bpe.encode_special_tokens = bpe.token_to_id(END), True # as text
+            if max(bpe.get_vocab().values()) >= meta['vocab_size']:
+                raise ValueError("it has more ids than vocab_size says")
+            def encode(pieces):
+                rows = bpe.encode_batch_fast([text for text, _ in pieces], add_special_tokens=False)
+                return [i for row, (_, ends) in zip(rows, pieces, strict=True) for i in row.ids + [end] * ends]
+            return encode, lambda ids: bpe.decode(ids, skip_special_tokens=False), meta['vocab_size'], end
+        if kind != 'char':
+            bpe = tiktoken_bpe(kind.removeprefix('tiktoken:'))
+            if meta and meta['vocab_size'] != bpe.n_vocab:
+                raise ValueError(f"{kind} has {bpe.n_vocab} ids")
+            bpe.encode_ordinary("it's 12 , \n\n  and  ") # its regexes are quick for all threads but the first to use them: this one
+            def encode(pieces):
+                if any(END in text for text, _ in pieces):
+                    return [i for text, ends in pieces for i in bpe.encode_ordinary(text) + [bpe.eot_token] * ends]
+                return bpe.encode_to_numpy(''.join(text + END * ends for text, ends in pieces), allowed_special={END}, disallowed_special=())
+            def decode(ids):
+                known = []
+                for i in ids:
+                    with contextlib.suppress(KeyError): # an id that cl100k_base leaves unused, but a young model may draw
+                        known.append(bpe.decode_single_token_bytes(i))
+                return b''.join(known).decode('utf-8', 'replace')
+            return encode, decode, bpe.n_vocab, bpe.eot_token
+    except Exception as e:
+        stop(f"the model's alphabet is damaged ({type(e).__name__}: {e})")
+    stoi, itos, table = meta['stoi'], meta['itos'], np.full(0x110000, -1)
+    for c, i in stoi.items():
+        if len(c) == 1:
+            table[ord(c)] = i
+    def encode(pieces):
+        text = ''.join(text for text, _ in pieces)
+        ids = table[codes(text)]
+        if -1 in ids:
+            stop(f"the model never saw {' '.join(map(repr, sorted(set(text) - set(stoi))))}; it knows {''.join(sorted(stoi))!r}")
+        return ids
+    return encode, lambda ids: ''.join(itos[i] for i in ids), meta['vocab_size'], None
+
+def get_codec(meta):
+    """(encode: text, in which <|endoftext|> is that id -> ids, decode: ids -> text, n_vocab, id of <|endoftext|> or None); see open_codec."""
+    encode, decode, n_vocab, end = open_codec(meta)
+    def encode_prompt(text):
+        *ended, rest = clean(text).split(END) if end is not None else [clean(text)]
+        return np.asarray(encode([*((part, True) for part in ended), (rest, False)]), int).tolist()
+    return encode_prompt, decode, n_vocab, end
+
+# ---- writing -----------------------------------------------------------------------------------------------------------
+def on_all_cores(function, items):
+    """function of each item, in order, few at a time; function has to spend its time outside Python."""
+    waiting, cores = deque(), os.cpu_count() or 1
+    with ThreadPoolExecutor(cores) as pool:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * cores:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+def grouped(pieces):
+    """Lists of pieces of PIECE characters or a little more."""
+    group, size = [], 0
+    for piece in pieces:
+        group.append(piece)
+        size += len(piece[0])
+        if size >= PIECE:
+            yield group
+            group, size = [], 0
+    yield group
+
+def write_bins(folder, pieces_from, meta, total, source=''):
+    """
+    train.bin, val.bin and meta.pkl (none for meta None, GPT-2 BPE) in folder. pieces_from(n) yields the pieces from the n-th
+    on: (text, whether a document ends, 'train' or 'val'), of about total characters. Memory stays flat; a run that is stopped
+    goes on if source, which names what is prepared, is the same. The files there were stay until the new ones are whole.
+    """
+    encode, _, vocab_size, end = open_codec(meta)
+    dtype = np.dtype((meta or {}).get('dtype', 'uint16')).newbyteorder('<')
+    paths = {split: os.path.join(folder, split + '.bin') for split in ('train', 'val')}
+    mark = os.path.join(folder, 'prepare.part.json') # how much counts of what is written
+    of, done, behind, sizes = hashlib.sha256(repr((source, total, meta)).encode()).hexdigest(), 0, 0, dict(train=0, val=0)
+    try:
+        with open(mark, encoding='utf-8') as f:
+            saved = json.load(f)
+        if saved[0] == of and all(os.path.getsize(path + '.part') >= saved[3][split] for split, path in paths.items()):
+            _, done, behind, sizes = saved # else it is of something else, or the end was lost with the power
+    except (OSError, ValueError):
+        pass
+    os.makedirs(folder, exist_ok=True)
+    need, free = (total - behind) * dtype.itemsize / (4 if end is not None else 1), shutil.disk_usage(folder).free
+    if free < need:
+        stop(f"{folder} needs about {need / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free")
+
+    def ids_of(group):
+        return group, {split: np.asarray(encode([p[:2] for p in group if p[2] == split] or [('', False)])).astype(dtype).tobytes() for split in paths}
+
+    with (open(paths['train'] + '.part', 'ab') as train, open(paths['val'] + '.part', 'ab') as val,
+          tqdm(desc=folder, total=total, initial=behind, unit='B', unit_scale=True, disable=None) as bar):
+        files = dict(train=train, val=val)
+        for split, f in files.items():
+            f.truncate(sizes[split])
+        for group, ids in on_all_cores(ids_of, grouped(pieces_from(done))):
+            characters = sum(len(text) for text, _, _ in group)
+            for split, f in files.items():
+                sizes[split] += f.write(ids[split])
+                f.flush()
+            done, behind = done + len(group), behind + characters
+            write_whole(mark, json.dumps([of, done, behind, sizes]).encode())
+            bar.update(characters)
+    for split, path in paths.items():
+        os.replace(path + '.part', path)
+        print(f"{path}: {sizes[split] // dtype.itemsize:,} tokens")
+    if meta:
+        write_whole(os.path.join(folder, 'meta.pkl'), pickle.dumps(meta))
+        print(f"vocabulary of {vocab_size:,}" + (f": {''.join(meta['stoi'])[:200]!a}" if 'stoi' in meta else ''))
+    elif os.path.exists(os.path.join(folder, 'meta.pkl')): # of an earlier run with another tokenizer
+        os.remove(os.path.join(folder, 'meta.pkl'))
+    os.remove(mark)
+
+def write_parts(folder, train, val, by_characters=True):
+    """The same of two texts, by characters or in GPT-2 BPE without <|endoftext|>."""
+    meta = char_codec(sorted(set(train + val))) if by_characters else None
+    write_bins(folder, lambda n: [(train, False, 'train'), (val, False, 'val')][n:], meta, len(train + val))
 
 # ---- reading -----------------------------------------------------------------------------------------------------------
 def find_data(dataset):
@@ -177,50 +422,6 @@ def on_device(rows, device):
     rows = (rows.pin_memory() if 'cuda' in device else rows).to(device, non_blocking=True)
     return rows[:, :-1], rows[:, 1:]
 
-class PlainUnpickler(pickle.Unpickler):
-    """Reads numbers, strings and containers, and refuses anything that would import a name."""
-    def find_class(self, module, name):
-        raise pickle.UnpicklingError(f"it wants to import {module}.{name}")
-
-def check_codec(meta):
-    """Raise TypeError or KeyError unless the tables of a meta.pkl have one text for each of its ids."""
-    V, stoi, itos = (meta[k] for k in ('vocab_size', 'stoi', 'itos'))
-    if not (type(V) is int and V == len(itos) > 0 and meta.get('dtype', 'uint16') in ('uint16', 'uint32')
-            and all(type(itos[i]) is str for i in range(V)) and all(type(s) is str and type(i) is int and 0 <= i < V for s, i in stoi.items())):
-        raise TypeError("its tables stoi and itos do not pair text with ids")
-
-def load_meta(path):
-    """The dict in a meta.pkl; None if there is no such file, which means GPT-2 BPE. A bad one ends the script."""
-    if not os.path.exists(path):
-        return None
-    try:
-        with open(path, 'rb') as f:
-            meta = PlainUnpickler(io.BytesIO(f.read())).load()
-        check_codec(meta)
-    except Exception as e:
-        stop(f"{path} is no meta.pkl of plain data ({type(e).__name__}: {e}): not loaded")
-    return meta
-
-def get_codec(meta):
-    """
-    (encode: text -> ids, decode: ids -> text, n_vocab, id of <|endoftext|> or None) of a meta.pkl's content; without one
-    GPT-2 BPE, which needs tiktoken.
-    """
-    if meta is None:
-        bpe = gpt2_bpe()
-        return (lambda text: bpe.encode(text, allowed_special={'<|endoftext|>'})), bpe.decode, bpe.n_vocab, bpe.eot_token
-    try:
-        check_codec(meta)
-    except Exception as e:
-        stop(f"the model's alphabet is damaged ({type(e).__name__}: {e})")
-    stoi, itos = meta['stoi'], meta['itos']
-    def encode(text):
-        unknown = sorted(set(text) - set(stoi))
-        if unknown:
-            stop(f"the model never saw {' '.join(map(repr, unknown))}; it knows {''.join(sorted(stoi))!r}")
-        return [stoi[c] for c in text]
-    return encode, lambda ids: ''.join(itos[i] for i in ids), meta['vocab_size'], None
-
 def read_prompts(start):
     """The prompts that a text stands for: itself, what is in FILE:name, or each line of LINES:name."""
     kind, colon, name = start.partition(':')
@@ -256,47 +457,51 @@ class Text:
 
 # ---- the command -------------------------------------------------------------------------------------------------------
 def files_of(paths):
-    """The text files that paths, files or folders, come to, in the order of their names."""
+    """The files that paths, files, folders or patterns, come to, in the order of their names."""
     found = []
     for path in paths:
-        if os.path.isdir(path):
-            found += sorted(os.path.join(parent, f) for parent, _, files in os.walk(path) for f in files
-                            if f.endswith(('.txt', '.md', '.py')))
-        elif os.path.isfile(path):
-            found.append(path)
-        else:
-            stop(f"there is no file or folder {path!r}")
+        places = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
+        if not places:
+            stop(f"there is no file, folder or match of {path!r}")
+        for place in places:
+            inside = (os.path.join(parent, f) for parent, _, files in os.walk(place) for f in files)
+            found += sorted(f for f in inside if f.endswith(('.txt', '.md', '.py', '.jsonl', '.parquet'))) if os.path.isdir(place) else [place]
     if not found:
-        stop(f"no .txt, .md or .py file in {', '.join(paths)}")
-    return found
+        stop(f"no .txt, .md, .py, .jsonl or .parquet file in {', '.join(paths)}")
+    return list(dict.fromkeys(found))
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.error = lambda message: stop(f"{message}; --help says more")
-    parser.add_argument('paths', nargs='+', help="files or folders of text")
+    parser.add_argument('paths', nargs='+', help="files, folders or quoted patterns of text")
     parser.add_argument('--name', required=True, help="the dataset's name, a folder under data/")
-    parser.add_argument('--tokenizer', default='char', choices=['char', 'gpt2'])
+    parser.add_argument('--tokenizer', default='char', help="char; gpt2 or another of tiktoken's encodings; or bpe:8192, learned here, of any size")
+    parser.add_argument('--field', default='text', help="where the text is in .jsonl and .parquet")
     args = parser.parse_args()
     if args.name in ('', '.', '..') or args.name != os.path.basename(args.name):
         parser.error(f"--name {args.name!r} is no name of a folder under data/")
-    texts = [text for text in map(read_text, files_of(args.paths)) if text.strip()]
-    enough(''.join(texts), ', '.join(args.paths))
-    if args.tokenizer == 'char' and len(set().union(*texts)) > 65535:
-        stop("there are more characters than uint16 has ids; give --tokenizer=gpt2")
-    if len(texts) < 10:
-        train, val = zip(*map(parted, texts), strict=True)
+    kind, _, size = args.tokenizer.partition(':')
+    if kind == 'bpe':
+        package('tokenizers', "a BPE of your own")
+        if not size.isdecimal() or not 257 <= int(size) <= 2 ** 31:
+            stop(f"--tokenizer={args.tokenizer}: a BPE starts from 256 bytes and {END}, so give bpe:257 or more, as in bpe:8192")
+    elif args.tokenizer != 'char':
+        bpe = tiktoken_bpe(args.tokenizer)
+
+    files = files_of(args.paths)
+    total, lengths, alphabet = survey(documents_of(files, args.field), kind == 'char')
+    enough(total, ', '.join(args.paths))
+    def pieces_from(n):
+        return islice(split_of(documents_of(files, args.field), lengths, '\n' if kind == 'char' else ''), n, None)
+    if kind == 'char':
+        meta = char_codec(alphabet)
+    elif kind == 'bpe':
+        texts = (text for text, _, split in pieces_from(0) if split == 'train')
+        meta = bpe_codec(islice(texts, 0, None, 1 + total // 2 ** 28), int(size)) # of so much text the words fit into memory
     else:
-        train, val = [t for i, t in enumerate(texts) if i % 10], texts[::10]
-    folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), args.name)
-    bpe = gpt2_bpe() if args.tokenizer == 'gpt2' else None
-    os.makedirs(folder, exist_ok=True)
-    if bpe:
-        write_documents(os.path.join(folder, 'train.bin'), train, bpe)
-        write_documents(os.path.join(folder, 'val.bin'), val, bpe)
-        if os.path.exists(os.path.join(folder, 'meta.pkl')): # of an earlier run by characters
-            os.remove(os.path.join(folder, 'meta.pkl'))
-    else:
-        write_chars(folder, '\n'.join(train), '\n'.join(val))
+        meta = None if args.tokenizer == 'gpt2' else codec_of(bpe.n_vocab, tokenizer=f'tiktoken:{args.tokenizer}')
+    source = [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in map(os.path.abspath, files)] + [args.field]
+    write_bins(os.path.join(os.path.dirname(os.path.abspath(__file__)), args.name), pieces_from, meta, total, source)
     print(f"now: python train.py config/train_shakespeare_char.py --dataset={args.name} --out_dir=out-{args.name}")
 
 if __name__ == '__main__':
@@ -304,3 +509,5 @@ if __name__ == '__main__':
         main()
     except OSError as e:
         stop(e)
+    except KeyboardInterrupt:
+        stop("stopped; the same command goes on from here")

@@ -12,7 +12,7 @@ import tempfile
 
 if __name__ == '__main__': # then this folder is on the path, not the one above
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-from data.prepare import gpt2_bpe, stop
+from data.prepare import END, check_codec, get_codec, stop, tiktoken_bpe
 from model import GPT, GPTConfig, UserError, load_checkpoint
 
 ACTIVATIONS = {'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu': 'gelu'} # theirs: ours; OpenAI's is the first
@@ -52,8 +52,8 @@ def read_pretrained(model_type):
             state[name] = tensor.t().contiguous() if name.endswith(TURNED) else tensor
     return dict(bias=True, activation=ACTIVATIONS[hf.get('activation_function') or 'gelu_new'], **{k: hf[v] for k, v in SIZES.items()}), state
 
-def write_pretrained(model, folder):
-    """A folder with config.json and model.safetensors of a GPT. Raises UserError where transformers' GPT-2 cannot compute it."""
+def write_pretrained(model, folder, end=None):
+    """A folder with config.json and model.safetensors of a GPT, whose <|endoftext|> is the id end. Raises UserError where transformers' GPT-2 cannot compute it."""
     c = model.config
     if c.rotary or c.ngrams:
         raise UserError("transformers' GPT-2 has no rotary positions and no n-grams, so only a model without them can be written for it")
@@ -63,9 +63,7 @@ def write_pretrained(model, folder):
     except ImportError as e:
         raise UserError(f"writing for transformers needs it: pip install transformers ({e})") from e
     config = GPT2Config(**{v: getattr(c, k) for k, v in SIZES.items()}, activation_function={v: k for k, v in reversed(ACTIVATIONS.items())}[c.activation],
-                        resid_pdrop=c.dropout, embd_pdrop=c.dropout, attn_pdrop=c.dropout)
-    for which in ('bos_token_id', 'eos_token_id'): # <|endoftext|>, or what a vocabulary of its own does not have
-        setattr(config, which, 50256 if c.vocab_size > 50256 else None)
+                        resid_pdrop=c.dropout, embd_pdrop=c.dropout, attn_pdrop=c.dropout, bos_token_id=end, eos_token_id=end)
     with torch.device('meta'):
         theirs = GPT2LMHeadModel(config)
     ours = model.state_dict()
@@ -79,23 +77,26 @@ def write_tokenizer(codec, folder):
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
     from transformers.convert_slow_tokenizer import TikTokenConverter
-    if codec is None:
-        bpe = gpt2_bpe()
+    kind, special = check_codec(codec), dict(bos_token=END, eos_token=END)
+    if kind == 'char':
+        tokenizer, special = Tokenizer(models.WordLevel(codec['stoi'], unk_token=codec['itos'][0])), {}
+        tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Split(Regex(r'[\s\S]'), 'isolated'), decoders.Fuse()
+    elif kind == 'bpe':
+        tokenizer = Tokenizer.from_str(codec['json'])
+    else:
+        bpe = tiktoken_bpe(kind.removeprefix('tiktoken:'))
         with tempfile.NamedTemporaryFile('wb', delete=False) as f: # the form in which OpenAI gives them out
             f.writelines(b'%s %d\n' % (base64.b64encode(text), i) for text, i in bpe._mergeable_ranks.items())
-        tokenizer, special = TikTokenConverter(f.name, bpe._pat_str, extra_special_tokens=list(bpe._special_tokens)).converted(), '<|endoftext|>'
+        tokenizer = TikTokenConverter(f.name, bpe._pat_str, extra_special_tokens=list(bpe._special_tokens)).converted()
         os.remove(f.name)
-    else:
-        tokenizer, special = Tokenizer(models.WordLevel(codec['stoi'], unk_token=codec['itos'][0])), None
-        tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Split(Regex(r'(?s:.)'), 'isolated'), decoders.Fuse()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=special, eos_token=special).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
 
 if __name__ == '__main__':
     if len(sys.argv) != 3 or sys.argv[1] in ('-h', '--help'):
         stop(f"got {len(sys.argv) - 1} arguments; give a checkpoint and a folder to write, as in python data/pretrained.py out/ckpt.pt out-hf")
     try:
         checkpoint = load_checkpoint(sys.argv[1])
-        write_pretrained(GPT.from_checkpoint(checkpoint), sys.argv[2])
+        write_pretrained(GPT.from_checkpoint(checkpoint), sys.argv[2], get_codec(checkpoint.get('codec'))[3])
         write_tokenizer(checkpoint.get('codec'), sys.argv[2])
     except (UserError, OSError, ImportError) as e:
         stop(e)

@@ -321,9 +321,10 @@ def data(tmp_path):
         copy.parent.mkdir(parents=True)
         copy.write_text(re.sub(r'https://[^/]*/', nobody, path.read_text(encoding='utf-8')), encoding='utf-8')
     for name, content in {'good.txt': b'good ' * 50, 'latin.txt': b'na\xefve ' * 50, 'short.txt': b'short', 'blank.txt': b' \n' * 500, 'in/a.bin': b'',
-                          'wide.txt': ''.join(map(chr, range(0x10000, 0x10000 + 70000))).encode(), 'src/a.jsonl': b'{"text": "a"}\n' * 20,
+                          'src/a.jsonl': b'{"text": "a"}\n' * 20,
                           'words/a.jsonl': b'{"words": "a"}\n' * 20, 'garbage/a.jsonl': b'{"text": \n' * 9, 'one/a.jsonl': b'{"text": "a"}\n',
-                          'numbers/a.jsonl': b'{"text": 7}\n' * 20, 'hollow/a.jsonl': b'', 'garbage2/a.parquet': b'PAR1 no'}.items():
+                          'numbers/a.jsonl': b'{"text": 7}\n' * 20, 'hollow/a.jsonl': b'',
+                          'torn.jsonl': b'{"text": "a"}\n\n{"text": "a\n', 'list.jsonl': b'["text"]\n', 'garbage2/a.parquet': b'PAR1 no'}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
     return tmp_path / 'data'
@@ -339,12 +340,18 @@ OWN, OWT = 'prepare.py', 'openwebtext/prepare.py'
     ('blank', OWN, ['blank.txt', '--name=x'], {}, ['blank.txt']),
     ('a folder without text', OWN, ['in', '--name=x'], {}, ['.txt']),
     ('one good and one bad', OWN, ['good.txt', 'latin.txt', '--name=x'], {}, ['latin.txt']),
-    ('more characters than ids', OWN, ['wide.txt', '--name=x'], {}, ['uint16']),
     ('a bad tokenizer', OWN, ['good.txt', '--name=x', '--tokenizer=words'], {}, ['tokenizer', 'words']),
     ('no name', OWN, ['good.txt'], {}, ['--name']),
     ('nothing at all', OWN, [], {}, ['paths']),
     ('an unknown option', OWN, ['good.txt', '--name=x', '--fast'], {}, ['--fast']),
     *((f'name {name}', OWN, ['good.txt', f'--name={name}'], {}, ['name']) for name in ('', '..', '.', '../x', 'a/b', '/tmp/x/y', 'x/')),
+    *((f'a BPE of {size!r}', OWN, ['good.txt', '--name=x', f'--tokenizer=bpe:{size}'], {}, ['bpe:257 or more']) for size in ('', '256', '-300', 'many', '1.5')),
+    ('no such field', OWN, ['words/a.jsonl', '--name=x'], {}, ['line 1', "'text'", 'only words', '--field']),
+    ('a field of numbers', OWN, ['numbers', '--name=x'], {}, ['line 1', "'text'"]),
+    ('a bad line of JSON', OWN, ['src/a.jsonl', 'torn.jsonl', '--name=x'], {}, ['torn.jsonl line 3 ']),
+    ('a line that is a list', OWN, ['list.jsonl', '--name=x'], {}, ['list.jsonl line 1', 'list']),
+    ('no Parquet', OWN, ['garbage2', '--name=x'], {}, ['a.parquet']),
+    ('no match', OWN, ['*.doc', '--name=x'], {}, ["'*.doc'"]),
     ('a name that is a file', OWN, ['good.txt', '--name=prepare.py'], {}, ['prepare.py']),
     ('a name too long', OWN, ['good.txt', '--name=' + 'x' * 300], {}, ['too long']),
     ('no tables', OWN, ['good.txt', '--name=x', '--tokenizer=gpt2'], {}, ['tiktoken']),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, run, run_process
+from conftest import ROOT, run, run_process, train
 
 from data.prepare import get_codec, load_meta
 
@@ -48,12 +48,13 @@ def bpe():
     return pytest.importorskip('tiktoken').get_encoding('gpt2')
 
 
-def ids(path):
-    return np.fromfile(path, dtype='<u2')
+def ids(path, dtype='<u2'):
+    return np.fromfile(path, dtype=dtype)
 
 
 def text_of(folder, split):
-    return get_codec(load_meta(str(folder / 'meta.pkl')))[1](ids(folder / f'{split}.bin').tolist())
+    meta = load_meta(str(folder / 'meta.pkl'))
+    return get_codec(meta)[1](ids(folder / f'{split}.bin', (meta or {}).get('dtype', '<u2')).tolist())
 
 
 def done(result):
@@ -182,6 +183,7 @@ def test_own_text_in_bpe(data, bpe, tmp_path):
     (['good.txt'], ['--name']),
     (['good.txt', '--name=x', '--tokenizer=words'], ['tokenizer']),
     (['--name=x'], ['paths']),
+    (['good.txt', '--name=x', '--tokenizer=words'], ['char, bpe:8192', 'cl100k_base']),
     (['good.txt', '--name='], ['--name']), # it would be written into data/ itself
 ])
 def test_own_text_is_refused(data, tmp_path, monkeypatch, args, words):
@@ -257,63 +259,280 @@ def test_no_network_for_the_tables_of_bpe(data, tmp_path, monkeypatch):
     run(data / 'prepare.py', tmp_path / 'a.txt', name='x', tokenizer='gpt2').refused('prepare.py: ', 'no route')
 
 
+# ---- kinds of input -------------------------------------------------------------------------------------------------------
+DOCUMENTS = [f'Document {i}: ünï 木 🌲 {i * i}\nline' for i in range(12)]
+
+
+def write_inputs(folder):
+    """DOCUMENTS in each kind of file; returns what stands for all of them on the command line, for each kind."""
+    for i, text in enumerate(DOCUMENTS):
+        (folder / 'files' / f'{i:02}').mkdir(parents=True)
+        (folder / 'files' / f'{i:02}' / 'a.txt').write_text(text, encoding='utf-8')
+    rows = [{'text': 'of another field', 'body': text} for text in DOCUMENTS]
+    lines = [json.dumps(row, ensure_ascii=i % 2 == 0) + '\n' * (1 + i % 3) for i, row in enumerate(rows)]
+    (folder / 'a.jsonl').write_text(''.join(lines[:5]), encoding='utf-8')
+    (folder / 'b.jsonl').write_text(''.join(lines[5:]) + json.dumps({'body': None}), encoding='utf-8')
+    kinds = {'a folder': ['files'], 'a pattern': ['files/**/*.txt'], 'both': ['files', 'files/0*/a.txt'], 'JSONL': ['a.jsonl', 'b.jsonl']}
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        return kinds
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([*rows, {'body': None}]), folder / 'c.parquet', row_group_size=5)
+    return {**kinds, 'Parquet': ['c.parquet']}
+
+
+def test_the_same_documents_from_files_lines_and_rows(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for kind, paths in write_inputs(tmp_path).items():
+        done(run(data / 'prepare.py', *paths, name='x', field='body'))
+        assert text_of(data / 'x', 'train') == '\n'.join(t for i, t in enumerate(DOCUMENTS) if i % 10), kind
+        assert text_of(data / 'x', 'val') == '\n'.join(DOCUMENTS[::10]), kind
+    done(run(data / 'prepare.py', 'files', 'a.jsonl', name='x', field='body')) # all kinds at once
+    assert text_of(data / 'x', 'val') == '\n'.join((DOCUMENTS + DOCUMENTS[:5])[::10])
+
+
+def test_half_a_surrogate_pair_in_json(data, tmp_path):
+    (tmp_path / 'a.jsonl').write_text('{"text": "' + 'a\\ud83d\\ude00b\\ud83dc' * 50 + '"}\n', encoding='utf-8')
+    done(run(data / 'prepare.py', tmp_path / 'a.jsonl', name='x'))
+    assert text_of(data / 'x', 'train')[:5] == 'a😀b\ufffdc'
+
+
+def test_more_characters_than_uint16_has_ids(data, tmp_path):
+    text = ''.join(map(chr, range(0x10000, 0x10000 + 70000)))
+    (tmp_path / 'wide.txt').write_text(text, encoding='utf-8')
+    done(run(data / 'prepare.py', tmp_path / 'wide.txt', name='x'))
+    meta = load_meta(str(data / 'x' / 'meta.pkl'))
+    assert (meta['vocab_size'], meta['dtype']) == (70000, 'uint32')
+    assert text_of(data / 'x', 'train') + text_of(data / 'x', 'val') == text
+    assert prepare.Tokens(data / 'x', 'val', meta, 70000, 8).windows(np.array([6990])).max() == 69998 # as train.py reads it
+
+
+def test_parts_and_pieces_do_not_show(monkeypatch, tmp_path):
+    """However a file is cut for reading, its text, its line ends and its split are those of the whole."""
+    text = '\ufeffünï 木🌲 _word_. next\r\n\tline' * 40
+    (tmp_path / 'a.txt').write_bytes(text.encode())
+    want = text[1:].replace('\r\n', '\n') # the marks within are text
+    for size in (1, 2, 3, 7, 50, 10 ** 6):
+        monkeypatch.setattr(prepare, 'PIECE', size)
+        pieces = list(prepare.documents_of([tmp_path / 'a.txt'], ''))
+        assert ''.join(text for text, _ in pieces) == want == prepare.read_text(tmp_path / 'a.txt')
+        assert [last for _, last in pieces] == [False] * (len(pieces) - 1) + [True]
+        split = list(prepare.split_of(pieces, [len(want)]))
+        assert tuple(''.join(t for t, _, s in split if s == name) for name in ('train', 'val')) == prepare.parted(want)
+    (tmp_path / 'bad.txt').write_bytes(b'good ' * 10 + b'\xff')
+    monkeypatch.setattr(prepare, 'PIECE', 7)
+    with refused('bad.txt', 'byte 50'):
+        prepare.read_text(tmp_path / 'bad.txt')
+
+
+def test_pieces_have_the_tokens_of_the_whole(bpe, shakespeare, monkeypatch):
+    text = prepare.read_text(shakespeare)[:20000] + ' x  y\n\n\nz 1 23  ' * 50
+    monkeypatch.setattr(prepare, 'PIECE', 200)
+    pieces = [text for text, _ in prepare.pieces_of(text[i:i + 200] for i in range(0, len(text), 200))]
+    assert ''.join(pieces) == text and len(pieces) > 90
+    assert [i for piece in pieces for i in bpe.encode_ordinary(piece)] == bpe.encode_ordinary(text)
+
+
+# ---- tokenizers ----------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def wide(monkeypatch):
+    """Stands in for cl100k_base, whose tables need the network: an encoding of tiktoken with 100,001 ids, most of them unused."""
+    tiktoken = pytest.importorskip('tiktoken')
+    ranks = {bytes([i]): i for i in range(256)} | {b'th': 300, b' th': 70000, b' the': 70001}
+    encoding = tiktoken.Encoding('wide', pat_str=r' ?\w+|\s+(?!\S)|\s+|[^\w\s]+', mergeable_ranks=ranks, special_tokens={prepare.END: 100000, '<|other|>': 99999})
+    monkeypatch.setattr(tiktoken, 'get_encoding', lambda name: encoding)
+    monkeypatch.setattr(tiktoken, 'list_encoding_names', lambda: ['gpt2', 'wide'])
+    return prepare.codec_of(encoding.n_vocab, tokenizer='tiktoken:wide')
+
+
+@pytest.fixture(scope='module')
+def learned():
+    pytest.importorskip('tokenizers')
+    return prepare.bpe_codec(['the cat and the dog, the end. ünï 木\n' * 9], 300)
+
+
+@pytest.mark.parametrize('kind', ['char', 'gpt2', 'wide', 'learned'])
+def test_a_bin_holds_the_text_it_came_from(kind, tmp_path, request, monkeypatch):
+    """For any texts, with <|endoftext|> after each, which within a text is text; and what is sampled decodes as it streams."""
+    hypothesis = pytest.importorskip('hypothesis')
+    st = hypothesis.strategies
+    meta = request.getfixturevalue(kind) if kind in ('wide', 'learned') else None
+    if kind == 'gpt2':
+        request.getfixturevalue('bpe')
+    monkeypatch.setattr(prepare, 'tqdm', lambda **settings: request.getfixturevalue('silent'))
+    texts = st.lists(st.one_of(st.text(max_size=30), st.text('the <|endoftext|>\n', max_size=30), st.just(f'a{prepare.END}b the<|other|>')), min_size=1, max_size=5)
+
+    @hypothesis.settings(max_examples=25, deadline=None, database=None, derandomize=True)
+    @hypothesis.given(texts, st.integers(1, 30))
+    def check(texts, size):
+        prepare.PIECE = size
+        alphabet = sorted(set('\n'.join(texts))) or ['a']
+        codec = prepare.char_codec(alphabet) if kind == 'char' else meta
+        pieces = [(text, True, 'val' if i % 3 else 'train') for i, text in enumerate(texts)]
+        prepare.write_bins(str(tmp_path), lambda n: pieces[n:], codec, 1)
+        end = '' if kind == 'char' else prepare.END
+        encode, decode, n_vocab, end_of_text = get_codec(load_meta(str(tmp_path / 'meta.pkl')))
+        for split in ('train', 'val'):
+            got = ids(tmp_path / f'{split}.bin', (codec or {}).get('dtype', '<u2'))
+            mine = [text for text, _, s in pieces if s == split]
+            assert decode(got.tolist()) == ''.join(text + end for text in mine)
+            if end:
+                assert np.count_nonzero(got == end_of_text) == len(mine)
+        shown, stream = '', prepare.Text([], decode, 10 ** 6)
+        for i in encode(texts[0]):
+            stream.add([i])
+            shown += stream.fresh()
+            assert not shown.endswith('\ufffd') or texts[0].count('\ufffd')
+        assert shown == texts[0] or texts[0].endswith('\ufffd')
+
+    before = prepare.PIECE
+    try:
+        check()
+    finally:
+        prepare.PIECE = before
+
+
+@pytest.fixture
+def silent():
+    """A progress bar that shows nothing."""
+    class Bar:
+        __enter__ = lambda self: self
+        __exit__ = lambda self, *args: None
+        update = lambda self, n: None
+    return Bar()
+
+
+def test_an_encoding_of_tiktoken_by_name(data, wide, tmp_path):
+    (tmp_path / 'a.txt').write_text('the end of the <|other|> line\n' * 20, encoding='utf-8')
+    done(run(data / 'prepare.py', tmp_path / 'a.txt', name='x', tokenizer='wide'))
+    meta = load_meta(str(data / 'x' / 'meta.pkl'))
+    assert meta == {'vocab_size': 100001, 'tokenizer': 'tiktoken:wide', 'dtype': 'uint32'}
+    train = ids(data / 'x' / 'train.bin', '<u4')
+    assert train.max() == train[-1] == 100000 and 70001 in train and 99999 not in train
+    assert text_of(data / 'x', 'train') == ('the end of the <|other|> line\n' * 20)[:540] + prepare.END
+    encode, decode, n_vocab, end = get_codec(meta)
+    assert encode('a<|endoftext|>') == [97, 100000] and (n_vocab, end) == (100001, 100000)
+    assert decode([97, 5000, 98]) == 'ab' # 5000 is nothing
+
+
+def test_a_bpe_of_ones_own_is_the_same_each_time(data, tmp_path):
+    pytest.importorskip('tokenizers')
+    (tmp_path / 'a.txt').write_text('the cat and the dog ünï\n' * 99, encoding='utf-8')
+    made = []
+    for seed in '12':
+        result = run_process(data / 'prepare.py', tmp_path / 'a.txt', name='x', tokenizer='bpe:290', env=dict(PYTHONHASHSEED=seed))
+        assert result.code == 0, result.err
+        made.append({p.name: p.read_bytes() for p in (data / 'x').iterdir()})
+    assert made[0] == made[1] and set(made[0]) == {'train.bin', 'val.bin', 'meta.pkl'}
+    meta = load_meta(str(data / 'x' / 'meta.pkl'))
+    assert set(meta) == {'vocab_size', 'tokenizer', 'json'} and 257 < meta['vocab_size'] <= 290
+    assert len(ids(data / 'x' / 'train.bin')) < 99 * 24 * 0.9 / 3
+
+
+@pytest.mark.parametrize('harm', [dict(json=''), dict(json='{}'), dict(json=7), dict(json=None), dict(vocab_size=5), dict(vocab_size=True), dict(tokenizer='words'),
+                                  dict(tokenizer=['bpe']), dict(tokenizer='tiktoken:words'), dict(tokenizer='tiktoken:wide'), dict(dtype='object')])
+def test_a_damaged_tokenizer_is_a_sentence(learned, wide, harm):
+    with refused():
+        get_codec({**learned, **harm})
+
+
+def test_training_and_sampling_with_a_bpe_of_ones_own(data, tmp_path):
+    pytest.importorskip('tokenizers')
+    (tmp_path / 'a.txt').write_text('the cat and the dog, ünï 木🌲.\n' * 99, encoding='utf-8')
+    done(run(data / 'prepare.py', tmp_path / 'a.txt', name='x', tokenizer='bpe:300'))
+    train(data / 'x', tmp_path / 'out')
+    shutil.rmtree(data / 'x') # the checkpoint carries its tokenizer
+    for n in (1, 2):
+        result = run('sample.py', out_dir=tmp_path / 'out', start='ünï 木🌲', num_samples=n, max_new_tokens=30, temperature=5, device='cpu')
+        assert result.code == 0, result.err
+        text = result.out.split('number of parameters')[1]
+        assert text.count('---------------') == text.count('ünï 木🌲') == n
+
+
 # ---- bins ----------------------------------------------------------------------------------------------------------------
-def test_ids_that_do_not_fit_are_refused(tmp_path):
-    path = str(tmp_path / 'a.bin')
-    prepare.write_bin(path, [0, 65535])
-    before = Path(path).read_bytes()
-    assert before == b'\0\0\xff\xff'
-    for bad in ([0, 65536], [-1, 5]):
-        with refused('uint16'):
-            prepare.write_bin(path, bad)
-        assert Path(path).read_bytes() == before # the good file is untouched
-    prepare.write_bin(path, [65536], dtype='uint32')
-    assert Path(path).read_bytes() == b'\0\0\1\0'
+class Pieces:
+    """30 pieces of which every third is for val; stops at the one named, and counts how many were asked for."""
+    def __init__(self, stop=None, n=30):
+        self.stop, self.n, self.given = stop, n, 0
+    def __call__(self, start):
+        for i in range(start, self.n):
+            if i == self.stop:
+                raise KeyboardInterrupt
+            self.given += 1
+            yield f'{i:04}', i % 2 == 0, 'train' if i % 3 else 'val'
 
 
-class Codes:
-    """A stand-in for tiktoken's encoding that fails at the batches named."""
-    eot_token = EOT
-    def __init__(self, *failing):
-        self.failing, self.batches = failing, 0
-    def encode_ordinary_batch(self, texts, num_threads):
-        self.batches += 1
-        if self.batches - 1 in self.failing:
-            raise KeyboardInterrupt
-        return [[ord(c) for c in text] for text in texts]
+CODEC = prepare.char_codec('0123456789')
 
 
-DOCUMENTS = ['x' * (i % 7) + chr(256 + i) for i in range(25)]
-ONE_BY_ONE = [i for text in DOCUMENTS for i in (*map(ord, text), EOT)]
+@pytest.mark.parametrize('harm', ['none', 'a torn tail', 'a tail that is lost', 'another text', 'a torn mark'])
+def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, harm):
+    monkeypatch.setattr(prepare, 'PIECE', 8)
+    prepare.write_bins(str(tmp_path / 'whole'), Pieces(), CODEC, 120)
+    whole = {p.name: p.read_bytes() for p in (tmp_path / 'whole').iterdir()}
+    assert set(whole) == {'train.bin', 'val.bin', 'meta.pkl'} and len(whole['train.bin']) == 2 * len(whole['val.bin']) == 160
 
-
-@pytest.mark.parametrize('chunk', [1, 7, 25, 1000])
-def test_documents_are_written_in_order(tmp_path, chunk):
-    prepare.write_documents(str(tmp_path / 'a.bin'), DOCUMENTS, Codes(), chunk)
-    assert ids(tmp_path / 'a.bin').tolist() == ONE_BY_ONE
-    assert [p.name for p in tmp_path.iterdir()] == ['a.bin']
-
-
-@pytest.mark.parametrize('harm', ['none', 'a torn tail', 'a tail that is lost', 'fewer documents now'])
-def test_an_interrupted_run_goes_on(tmp_path, harm):
-    path, part = tmp_path / 'a.bin', tmp_path / 'a.bin.part'
-    path.write_bytes(b'an earlier one')
+    folder, part = tmp_path / 'x', tmp_path / 'x' / 'train.bin.part'
+    folder.mkdir()
+    (folder / 'train.bin').write_bytes(b'an earlier one')
     with pytest.raises(KeyboardInterrupt):
-        prepare.write_documents(str(path), DOCUMENTS, Codes(2), 5)
-    assert path.read_bytes() == b'an earlier one' # until the new one is whole
-    documents, wanted = DOCUMENTS, ONE_BY_ONE
+        prepare.write_bins(str(folder), Pieces(stop=26), CODEC, 120)
+    assert (folder / 'train.bin').read_bytes() == b'an earlier one' # until the new one is whole
+    done = json.loads((folder / 'prepare.part.json').read_text(encoding='utf-8'))[1]
+    assert done > 0 or os.cpu_count() > 5
     if harm == 'a torn tail': # killed while it wrote
         part.write_bytes(part.read_bytes() + b'\7\7\7')
     elif harm == 'a tail that is lost': # the machine lost power before the disk had it all
         part.write_bytes(part.read_bytes()[:-8])
-    elif harm == 'fewer documents now': # another --max_docs
-        documents, wanted = DOCUMENTS[:20], ONE_BY_ONE[:-sum(len(d) + 1 for d in DOCUMENTS[20:])]
-    codes = Codes()
-    prepare.write_documents(str(path), documents, codes, 5)
-    assert ids(path).tolist() == wanted
-    assert [p.name for p in tmp_path.iterdir()] == ['a.bin']
-    if harm in ('none', 'a torn tail'):
-        assert codes.batches == 3 # of five, two were done
+    elif harm == 'a torn mark':
+        (folder / 'prepare.part.json').write_bytes(b'')
+    pieces = Pieces()
+    prepare.write_bins(str(folder), pieces, CODEC, 120, source='another' if harm == 'another text' else '')
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == whole
+    assert pieces.given == 30 - (done if harm in ('none', 'a torn tail') else 0)
+
+
+def test_a_run_of_the_command_goes_on(data, tmp_path, monkeypatch):
+    """Killed between two groups of a real input; what it ends with is what it would have made at once."""
+    (tmp_path / 'a.jsonl').write_text(''.join(json.dumps({'text': f'Document {i}\n' * 9}) + '\n' for i in range(99)), encoding='utf-8')
+    source = (data / 'prepare.py').read_text(encoding='utf-8')
+    (data / 'prepare.py').write_text(source.replace('PIECE = 2 ** 20', 'PIECE = 200'), encoding='utf-8')
+    done(run(data / 'prepare.py', tmp_path / 'a.jsonl', name='x'))
+    whole = {p.name: p.read_bytes() for p in (data / 'x').iterdir()}
+    shutil.rmtree(data / 'x')
+    replace, marks = os.replace, []
+    def failing(a, b):
+        marks.append(str(b).endswith('.json'))
+        if sum(marks) == 20:
+            raise KeyboardInterrupt
+        replace(a, b)
+    monkeypatch.setattr(os, 'replace', failing)
+    run(data / 'prepare.py', tmp_path / 'a.jsonl', name='x').refused('stopped', 'same command')
+    assert json.loads((data / 'x' / 'prepare.part.json').read_text())[1] > 0 and not (data / 'x' / 'train.bin').exists()
+    monkeypatch.undo()
+    done(run(data / 'prepare.py', tmp_path / 'a.jsonl', name='x'))
+    assert {p.name: p.read_bytes() for p in (data / 'x').iterdir()} == whole
+
+
+def test_no_more_is_read_than_is_soon_written(tmp_path, monkeypatch):
+    """Of a long input only a few groups are in memory at a time."""
+    monkeypatch.setattr(prepare, 'PIECE', 8) # two pieces
+    pieces, ahead, replace = Pieces(n=2000), [], os.replace
+    def counting(a, b):
+        if str(b).endswith('.json'):
+            done = json.loads(Path(a).read_text(encoding='utf-8'))[1]
+            ahead.append(pieces.given - done)
+        replace(a, b)
+    monkeypatch.setattr(prepare.os, 'replace', counting)
+    prepare.write_bins(str(tmp_path / 'x'), pieces, CODEC, 8000)
+    assert len(ahead) > 900 and max(ahead) <= 2 * (2 * os.cpu_count() + 1)
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    with refused('2000.0 GB'):
+        prepare.write_bins(str(tmp_path), Pieces(), CODEC, 10 ** 12)
+    assert not list(tmp_path.iterdir())
 
 
 # ---- meta.pkl ------------------------------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ os.environ['HF_HUB_OFFLINE'] = '1' # read when huggingface_hub is first imported
 
 import pytest # noqa: E402
 import torch # noqa: E402
-from conftest import TINY, make_dataset, run, train # noqa: E402
-from model import GPT, load_checkpoint # noqa: E402
+from conftest import TINY, make_dataset, run, run_process, train # noqa: E402
+from model import GPT, GPTConfig, load_checkpoint # noqa: E402
 
 transformers = pytest.importorskip('transformers', reason="transformers is not installed")
 
@@ -208,3 +208,72 @@ def test_sampling(tmp_path):
                  device='cpu')
     assert result.code == 0, result.err
     assert bpe.decode(ids[0].tolist()) + '\n---------------' in result.out
+
+
+def ours(bias, activation, vocab_size=61, **more):
+    torch.manual_seed(1)
+    model = GPT(GPTConfig(32, vocab_size, 2, 2, 32, 0.0, bias, activation, **more)).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.4 * torch.randn_like(p)
+    return model
+
+
+@pytest.mark.parametrize('bias', [True, False])
+@pytest.mark.parametrize('activation', ['gelu', 'gelu_tanh'])
+@pytest.mark.parametrize('vocab_size', [61, 50304]) # 50304 is padded: transformers draws <|endoftext|>, 50256, too
+def test_what_we_write_transformers_reads(tmp_path, bias, activation, vocab_size):
+    """Equal logits and greedy text, and the same bits after the way there and back."""
+    model = ours(bias, activation, vocab_size)
+    model.save_pretrained(tmp_path)
+    gpt2 = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    assert gpt2.lm_head.weight is gpt2.transformer.wte.weight and gpt2.config.vocab_size == vocab_size
+    assert_equal_logits(gpt2, model)
+    idx = torch.randint(61, (1, 5))
+    theirs = gpt2.generate(idx, max_new_tokens=20, do_sample=False, pad_token_id=0, eos_token_id=None)
+    assert torch.equal(model.generate(idx, 20, temperature=0), theirs)
+    back = GPT.from_pretrained(tmp_path)
+    assert all(torch.equal(v, back.state_dict()[k]) for k, v in model.state_dict().items())
+    assert back.config.activation == activation and (bias or not back.transformer.h[0].mlp.c_fc.bias.any())
+
+
+def test_there_and_back_is_the_same_to_the_bit(saved, tmp_path):
+    gpt2, folder = saved
+    GPT.from_pretrained(folder).save_pretrained(tmp_path)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    assert again.config.activation_function in (gpt2.config.activation_function, 'gelu_new')
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in gpt2.state_dict().items())
+
+
+TEXT = 'The quick fox: "jumps"\n\n over naïve №7 — 12,345 dogs.  <tab>\tend\n'
+
+
+@pytest.mark.parametrize('kind', ['char', 'gpt2', 'bpe:300'])
+def test_a_checkpoint_becomes_a_folder_with_its_tokenizer(tmp_path, kind):
+    """By the command, as a user would; ids and text are those of the dataset."""
+    from data.prepare import bpe_codec, char_codec, get_codec
+    if kind == 'gpt2' and not os.environ.get('TIKTOKEN_CACHE_DIR'):
+        pytest.skip("GPT-2's tables would have to be fetched; set TIKTOKEN_CACHE_DIR")
+    codec = {'char': lambda: char_codec(sorted(set(TEXT))), 'gpt2': lambda: None, 'bpe:300': lambda: bpe_codec([TEXT], 300)}[kind]()
+    model = ours(False, 'gelu', codec['vocab_size'] if codec else 50304)
+    torch.save(dict(model=model.state_dict(), model_args={k: v for k, v in vars(model.config).items() if k not in ('activation', 'rotary', 'ngrams')},
+                    codec=codec), tmp_path / 'ckpt.pt')
+    done = run('data/pretrained.py', tmp_path / 'ckpt.pt', tmp_path / 'hf')
+    assert done.code == 0, done.err
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / 'hf')
+    encode, decode, _, end = get_codec(codec)
+    assert tokenizer(TEXT).input_ids == encode(TEXT) and tokenizer.decode(encode(TEXT)) == decode(encode(TEXT)) == TEXT
+    assert tokenizer.eos_token_id == end
+    assert_equal_logits(transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'hf').eval(), model) if kind != 'char' else None
+
+
+def test_what_transformers_cannot_compute_is_not_written(tmp_path):
+    for more in (dict(rotary=True), dict(ngrams=9)):
+        model = ours(False, 'gelu', **more)
+        with pytest.raises(ValueError, match='rotary positions and no n-grams'):
+            model.save_pretrained(tmp_path / 'hf')
+    torch.save(dict(model=model.state_dict(), model_args=vars(model.config)), tmp_path / 'ckpt.pt')
+    run('data/pretrained.py', tmp_path / 'ckpt.pt', tmp_path / 'hf').refused('no rotary')
+    run('data/pretrained.py', tmp_path / 'nothing.pt', tmp_path / 'hf').refused('no checkpoint')
+    run_process('data/pretrained.py').refused('give a checkpoint and a folder')
+    assert not (tmp_path / 'hf').exists()

@@ -1,9 +1,9 @@
 """
 OpenWebText in GPT-2 BPE: 8,013,769 documents, about 9.0e9 tokens to train on (17 GB), about 4.4e6 to measure with.
 
-Needs the packages datasets and tiktoken, and 75 GB of disk, most of it for the download in Hugging Face's cache. It can be
-stopped and started again. --max_docs=N takes only the first N documents after shuffling; --source=FOLDER reads .parquet
-or .jsonl files with a field "text" from there and downloads nothing.
+Needs the packages datasets and tiktoken, and 73 GB of disk, 55 of them for the download in Hugging Face's cache. It can be
+stopped and started again. --max_docs=N takes only the first N documents after shuffling, of all that were downloaded;
+--source=FOLDER reads .parquet or .jsonl files with a field "text" from there and downloads nothing.
 """
 import argparse
 import glob
@@ -13,23 +13,11 @@ import sys
 
 folder = os.path.dirname(os.path.abspath(__file__))
 sys.path[0] = os.path.dirname(folder)
-from prepare import gpt2_bpe, stop, write_documents
-
-class Texts:
-    """The field text of rows, so that a slice of it is a list of strings."""
-    def __init__(self, rows):
-        self.rows = rows
-    def __len__(self):
-        return len(self.rows)
-    def __getitem__(self, rows):
-        return self.rows[rows]['text']
+from prepare import package, stop, tiktoken_bpe, write_bins
 
 def load(source):
     """All documents, as a dataset with a column text."""
-    try:
-        from datasets import load_dataset
-    except ImportError:
-        stop("OpenWebText needs the package datasets: pip install datasets")
+    datasets = package('datasets', "OpenWebText")
     if source:
         files = {kind: sorted(glob.glob(os.path.join(glob.escape(source), '*.' + ending)))
                  for kind, ending in (('parquet', 'parquet'), ('json', 'jsonl'))}
@@ -37,13 +25,20 @@ def load(source):
         if not kind:
             stop(f"there is no .parquet or .jsonl file in {source}")
         try:
-            return load_dataset(kind, data_files=files[kind], split='train')
+            return datasets.load_dataset(kind, data_files=files[kind], split='train')
         except Exception as e: # half a file, or none of its kind
             stop(f"cannot read the {kind} files in {source} ({type(e).__name__}: {str(e)[:200]})")
+    cache = str(datasets.config.HF_DATASETS_CACHE)
+    os.makedirs(cache, exist_ok=True)
+    free = shutil.disk_usage(cache).free / 1e9
+    print(f"OpenWebText: 13 GB to download and 42 GB to unpack in {cache}, where {free:.0f} GB are free; 18 GB of bins; then tokens, "
+          f"about {80 / (os.cpu_count() or 1):.0f} minutes on {os.cpu_count()} cores", flush=True)
+    if free < 55 and not glob.glob(os.path.join(cache, '*openwebtext*')): # some of it may be there
+        stop(f"{free:.0f} GB are free in {cache}, but the download needs 55 GB; free some, or set HF_HOME to a larger disk")
     errors = []
     for revision in ('main', 'refs/convert/parquet'): # the hub's own conversion, should main hold a script again
         try:
-            return load_dataset('Skylion007/openwebtext', split='train', revision=revision, num_proc=os.cpu_count())
+            return datasets.load_dataset('Skylion007/openwebtext', split='train', revision=revision, num_proc=os.cpu_count())
         except Exception as e:
             errors.append(f'{type(e).__name__}: {e}'.splitlines()[0][:150])
     stop(f"could not load Skylion007/openwebtext: {'; '.join(errors)}")
@@ -57,18 +52,20 @@ if __name__ == '__main__': # datasets may start processes that import this file
     args = parser.parse_args()
     if args.max_docs < 0 or args.max_docs == 1:
         stop(f"max_docs {args.max_docs} cannot be split; give at least 2, or 0 for all")
-    os.makedirs(args.out, exist_ok=True)
-    bpe = gpt2_bpe()
-    free = shutil.disk_usage(args.out).free / 1e9
-    if not args.source and not args.max_docs and free < 75:
-        stop(f"{free:.0f} GB are free here, but the bins need 17 GB and the download 55 GB; free some, or give --max_docs")
+    tiktoken_bpe('gpt2') # before the download
     docs = load(args.source)
     if len(docs) < 2:
         stop(f"{args.source or 'the dataset'} has {len(docs)} documents, which cannot be split")
     if getattr(docs.features.get('text'), 'dtype', None) not in ('string', 'large_string'):
         stop(f"{args.source or 'the dataset'} has no field 'text' of strings, only {', '.join(docs.column_names)}")
+    size = docs.data.nbytes / len(docs) # of a document
     if args.max_docs:
         docs = docs.shuffle(seed=2357).select(range(min(args.max_docs, len(docs))))
     parts = docs.train_test_split(test_size=0.0005, seed=2357, shuffle=True) # nanoGPT's split
-    for split, name in (('val', 'test'), ('train', 'train')):
-        write_documents(os.path.join(args.out, split + '.bin'), Texts(parts[name]), bpe)
+
+    def pieces_from(n):
+        for split, rows in (('val', parts['test']), ('train', parts['train'])):
+            for i in range(n, len(rows), 1000):
+                yield from ((text or '', True, split) for text in rows[i:i + 1000]['text'])
+            n = max(0, n - len(rows))
+    write_bins(args.out, pieces_from, None, int(size * len(docs)), [parts['train'][i]['text'] for i in (0, -1)] + [len(docs)])

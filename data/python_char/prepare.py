@@ -10,7 +10,7 @@ import sysconfig
 
 folder = os.path.dirname(os.path.abspath(__file__))
 sys.path[0] = os.path.dirname(folder)
-from prepare import stop, write_chars
+from prepare import stop, write_parts
 
 skipped = {'site-packages', 'dist-packages', '__pycache__', 'test', 'tests', 'idlelib', 'lib2to3', 'turtledemo', # programs and tests
            'encodings', 'pydoc_data', 'sitecustomize.py', 'usercustomize.py'} # tables, and what differs between machines
@@ -27,4 +27,4 @@ for parent, folders, files in os.walk(library):
                 texts.append(source)
 if len(texts) < 100:
     stop(f"{library} has only {len(texts)} readable modules: this Python comes without its library's source")
-write_chars(folder, ''.join(t for i, t in enumerate(texts) if i % 10), ''.join(texts[::10]))
+write_parts(folder, ''.join(t for i, t in enumerate(texts) if i % 10), ''.join(texts[::10]))

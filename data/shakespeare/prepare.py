@@ -4,9 +4,7 @@ import sys
 
 folder = os.path.dirname(os.path.abspath(__file__))
 sys.path[0] = os.path.dirname(folder)
-from prepare import SHAKESPEARE, fetched_text, gpt2_bpe, parted, write_bin
+from prepare import SHAKESPEARE, fetched_text, parted, tiktoken_bpe, write_parts
 
-bpe = gpt2_bpe()
-text = fetched_text(os.path.join(folder, 'input.txt'), *SHAKESPEARE)
-for split, part in zip(('train', 'val'), parted(text), strict=True):
-    write_bin(os.path.join(folder, split + '.bin'), bpe.encode_ordinary(part))
+tiktoken_bpe('gpt2') # which may be missing, before anything is fetched
+write_parts(folder, *parted(fetched_text(os.path.join(folder, 'input.txt'), *SHAKESPEARE)), by_characters=False)

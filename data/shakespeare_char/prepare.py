@@ -4,6 +4,6 @@ import sys
 
 folder = os.path.dirname(os.path.abspath(__file__))
 sys.path[0] = os.path.dirname(folder)
-from prepare import SHAKESPEARE, fetched_text, parted, write_chars
+from prepare import SHAKESPEARE, fetched_text, parted, write_parts
 
-write_chars(folder, *parted(fetched_text(os.path.join(folder, 'input.txt'), *SHAKESPEARE)))
+write_parts(folder, *parted(fetched_text(os.path.join(folder, 'input.txt'), *SHAKESPEARE)))
