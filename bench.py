@@ -36,8 +36,6 @@ _here = os.path.dirname(os.path.abspath(__file__))
 exec(open(os.path.join(_here, 'configurator.py'), encoding='utf-8').read())
 
 # ---- data and model ----------------------------------------------------------------------------------------------------
-if mode not in ('train', 'generate'):
-    refuse(f"mode {mode!r} is not train or generate")
 folder, rng = find_data(dataset) or '', np.random.default_rng(seed)
 real = real_data and os.path.exists(os.path.join(folder, 'train.bin'))
 meta = load_meta(os.path.join(folder, 'meta.pkl')) if real else None

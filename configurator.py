@@ -38,11 +38,11 @@ def _configure(space, argv=None):
     settings, given = dict(defaults), {}
     from_one_up = ('eval_interval log_interval eval_iters gradient_accumulation_steps batch_size block_size n_layer n_head n_embd '
                    'num_samples max_new_tokens max_bad_steps keep_checkpoints context_stride').split()
+    choices = dict(optimizer=('adamw', 'muon'), lr_schedule=('cosine', 'wsd'), mode=('train', 'generate'), dtype=('auto', 'float32', 'bfloat16', 'float16'))
 
     def unknown(key, where):
         nearest = difflib.get_close_matches(key, defaults, 1, 0)[0]
         refuse(f"{where}: there is no setting {key!r}; the nearest is {nearest!r}, --help lists all")
-
     def assign(key, value, where):
         kind = bool if key == 'compile' else type(defaults[key]) # its default is the word auto
         switches = {'true': True, '1': True, 'false': False, '0': False, **({'auto': 'auto'} if key == 'compile' else {})}
@@ -68,8 +68,9 @@ def _configure(space, argv=None):
         below = 1 if key in ('dropout', 'beta1', 'beta2') else 2 ** 64 if key == 'seed' else 2 ** 31 if kind is int else None
         if result < least or below is not None and result >= below:
             refuse(f"{where}: {key} must be at least {least}{f' and below {below}' if below else ''}, got {result}")
+        if result not in choices.get(key, [result]):
+            refuse(f"{where}: {key} {result!r} is not one of {', '.join(choices[key])}")
         settings[key] = given[key] = result
-
     def run_file(path):
         beside = os.path.join(os.path.dirname(os.path.abspath(space['__file__'])), path)
         try:
@@ -93,7 +94,6 @@ def _configure(space, argv=None):
                     assign(key, value, path)
             elif key in stored and not key.startswith('_') and (key not in used or difflib.get_close_matches(key, defaults, 1, 0.9)):
                 unknown(key, path) # neither a setting nor a helper that the file itself uses
-
     def show_help():
         with open(space['__file__'], encoding='utf-8') as f:
             source = f.read()
@@ -136,7 +136,7 @@ def _settle(s, given):
     import torch
     sys.excepthook = _explain
     for out in (sys.stdout, sys.stderr):
-        getattr(out, 'reconfigure', dict)(encoding='utf-8', errors='backslashreplace') # Windows would write files and pipes in a codepage
+        getattr(out, 'reconfigure', dict)(encoding='utf-8', errors='backslashreplace', line_buffering=True) # Windows would write in a codepage
     rank, local_rank, world_size = (int(os.environ.get(k, d)) for k, d in (('RANK', 0), ('LOCAL_RANK', 0), ('WORLD_SIZE', 1)))
 
     # device: the accelerator if there is one
@@ -162,8 +162,6 @@ def _settle(s, given):
     if s['dtype'] == 'auto':
         native = {'cuda': lambda: torch.cuda.is_bf16_supported(including_emulation=False), 'xpu': lambda: True}
         s['dtype'] = 'float32' if device_type not in native else 'bfloat16' if native[device_type]() else 'float16'
-    if s['dtype'] not in ('float32', 'bfloat16', 'float16'):
-        refuse(f"dtype {s['dtype']!r} is not one of float32, bfloat16, float16")
     ctx = contextlib.nullcontext() if s['dtype'] == 'float32' else torch.autocast(device_type, getattr(torch, s['dtype']))
     if s.get('deterministic'):
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # without it cuBLAS may differ from run to run
@@ -192,8 +190,7 @@ def _settle(s, given):
         print('settings given:', ', '.join(f'{k} = {v!r}' for k, v in given.items()) or 'none')
         name = torch.cuda.get_device_name(device) if device_type == 'cuda' else f'{torch.get_num_threads()} threads'
         print(f"device {device} ({name}), computing in {s['dtype']}, compile {s['compile']}, {world_size} process(es), torch {torch.__version__}")
-    return dict(s, config=dict(s), device=device, device_type=device_type, ctx=ctx, given=set(given),
-                rank=rank, local_rank=local_rank, world_size=world_size)
+    return dict(s, config=dict(s), device=device, device_type=device_type, ctx=ctx, given=set(given), rank=rank, local_rank=local_rank, world_size=world_size)
 
 globals().update(_settle(*_configure(globals())))
 del _configure, _settle

@@ -143,14 +143,11 @@ class GPT(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = config
-        self.transformer = nn.ModuleDict({
-            'wte': nn.Embedding(config.vocab_size, config.n_embd),
-            **({} if config.rotary else {'wpe': nn.Embedding(config.block_size, config.n_embd)}),
-            **({'wng': nn.Embedding(config.ngrams, config.n_embd)} if config.ngrams else {}),
+        tables = {'wte': config.vocab_size, 'wpe': 0 if config.rotary else config.block_size, 'wng': config.ngrams}
+        self.transformer = nn.ModuleDict({name: nn.Embedding(n, config.n_embd) for name, n in tables.items() if n} | {
             'drop': nn.Dropout(config.dropout),
             'h': nn.ModuleList(Block(config) for _ in range(config.n_layer)),
-            'ln_f': LayerNorm(config.n_embd, config.bias),
-        })
+            'ln_f': LayerNorm(config.n_embd, config.bias)})
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.lm_head.weight = self.transformer.wte.weight # one matrix for both (Press and Wolf, arXiv:1608.05859)
         self.init_weights()
@@ -368,7 +365,7 @@ def peak_flops(device, dtype):
 def load_checkpoint(path):
     """The dict in a ckpt.pt, its tensors on the CPU, its parameter names without compile's prefix. Nothing in the file is
     executed. Raises UserError for a file that is missing, cut short, not a checkpoint, or that wants to run code."""
-    kinds = dict(model=dict, model_args=dict, config=dict, optimizer=(dict, type(None)), codec=(dict, type(None)), progress=dict, scaler=dict, muon=dict,
+    kinds = dict(model=dict, model_args=dict, config=dict, optimizer=(dict, type(None)), codec=(dict, type(None)), progress=dict, scaler=dict, muon=dict, wandb_id=(str, type(None)),
                  iter_num=int, best_val_loss=(int, float, torch.Tensor)) # nanoGPT's is a tensor
     try:
         with warnings.catch_warnings(record=True): # torch's about foreign files would stand beside the error

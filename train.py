@@ -6,6 +6,7 @@ some settings changed:                      python train.py config/train_shakesp
 on where a run stopped:                     python train.py config/train_python_char.py --init_from=resume
 eight GPUs of one machine:                  torchrun --standalone --nproc_per_node=8 train.py config/train_gpt2.py
 """
+import datetime
 import json
 import math
 import os
@@ -26,7 +27,7 @@ import torch.utils.checkpoint
 from torch.utils._pytree import tree_map_only
 from tqdm import tqdm
 
-from data.prepare import Tokens, find_data, load_meta, on_device
+from data.prepare import Tokens, find_data, get_codec, load_meta, on_device
 from model import GPT, GPTConfig, Muon, newest_checkpoint, peak_flops, save_checkpoint
 
 # ---- settings ----------------------------------------------------------------------------------------------------------
@@ -35,6 +36,7 @@ out_dir = 'out' # where checkpoints and metrics.jsonl go
 eval_interval = 2000 # iterations between evaluations; the last state is always evaluated
 log_interval = 1 # iterations between log lines
 eval_iters = 200 # batches of an evaluation, from each split; no more than it takes to see the split once
+sample_tokens = 0 # of a text that is drawn, shown and recorded after each evaluation; 0: none
 eval_only = False # evaluate once, write nothing
 always_save_checkpoint = True # False: ckpt.pt is only replaced when the val loss improves
 save_interval = 0 # iterations between saves besides those after evaluations, 0: none
@@ -100,13 +102,10 @@ if not total_batch_tokens and gradient_accumulation_steps % world_size:
            f"a multiple of {world_size} can, such as {-(-gradient_accumulation_steps // world_size) * world_size}")
 if dtype == 'float16' and (device_type != 'cuda' or fsdp):
     refuse(f"float16 is trained with loss scaling, which needs CUDA and no fsdp; on {device_type} use bfloat16 or float32")
-if fsdp and (world_size == 1 or optimizer == 'muon' and n_embd % world_size):
-    refuse(f"fsdp shares the model among processes that torchrun starts, two or more and for Muon a divisor of n_embd {n_embd}; here are {world_size}")
-for name, choices in ('optimizer', ('adamw', 'muon')), ('lr_schedule', ('cosine', 'wsd')):
-    if config[name] not in choices:
-        refuse(f"{name} {config[name]!r} is not one of {', '.join(choices)}")
+if fsdp and (world_size == 1 or sample_tokens or optimizer == 'muon' and n_embd % world_size):
+    refuse(f"fsdp shares the model among the processes of torchrun, here {world_size}; it takes two or more, a divisor of n_embd {n_embd} for Muon, and no sample_tokens")
 master_process = rank == 0
-notice = partial(print, flush=True) if master_process else lambda *args: None
+notice = tqdm.write if master_process else lambda text: None # progress bars step aside
 
 # ---- data and checkpoint: a batch is a function of seed, split, iteration and micro-batch, whatever else happens -------------
 data_dir = find_data(dataset)
@@ -130,6 +129,7 @@ if meta and (vocab_size != meta['vocab_size'] or init_from.startswith('gpt2')) o
     refuse(f"the weights were trained on other tokens than dataset {dataset!r} has; choose the dataset that they were trained on, "
            "or for OpenAI's weights one in GPT-2's BPE")
 
+decode, n_vocab = get_codec(meta)[1:3] if sample_tokens else (None, None)
 open_data = lambda: {split: Tokens(data_dir, split, meta, vocab_size, block_size) for split in ('train', 'val')}
 data = open_data()
 
@@ -156,8 +156,7 @@ elif init_from == 'resume':
     iter_num, best_val_loss = checkpoint['iter_num'], checkpoint['best_val_loss']
     changed = [f'{k} {v} -> {config[k]}' for k, v in checkpoint['config'].items() if k in config and str(config[k]) != str(v)
                and k not in (*shape, 'init_from', 'out_dir', 'device', 'backend')]
-    notice(f"resuming from {saved_path} after {iter_num} iterations, best val loss {best_val_loss:.4f}"
-           + (f"; not as it was: {', '.join(changed)}" if changed else ''))
+    notice(f"resuming from {saved_path} after {iter_num} iterations, best val loss {best_val_loss:.4f}" + '; not as it was: ' * bool(changed) + ', '.join(changed))
 elif init_from.startswith('gpt2') or '/' in init_from or os.path.isdir(init_from):
     model = GPT.from_pretrained(init_from, dict(dropout=dropout))
     block_size = block_size if 'block_size' in given else min(block_size, model.config.block_size)
@@ -171,6 +170,7 @@ for k in given & {*shape}:
     if getattr(model.config, k) != config[k]:
         notice(f"the weights decide: {k} is {getattr(model.config, k)}, not {config[k]}")
 config.update({k: getattr(model.config, k) for k in shape}) # what runs
+wandb_id = (checkpoint or {}).get('wandb_id')
 progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_steps=0) | (checkpoint or {}).get('progress', {}) # what comes asks
 if checkpoint and not eval_only and (iter_num > max_iters or iter_num == max_iters == progress['evaluated_at']):
     notice(f"nothing to do: {saved_path} has made {iter_num} of max_iters {max_iters} iterations; a larger --max_iters goes on")
@@ -249,7 +249,7 @@ def get_lr(it):
 
 @torch.no_grad()
 def estimate_loss():
-    """Mean loss of each split over windows that are the same at every call, evenly spread, shared by all processes."""
+    """Mean loss of each split over windows that are the same at every call, evenly spread, shared by all processes; a sample, if asked for."""
     losses = {}
     model.eval()
     for split in ('train', 'val'):
@@ -262,6 +262,9 @@ def estimate_loss():
             with ctx:
                 total += model(*on_device(data[split].windows(windows[i % n]), device), rows)[1] * (i < n)
         losses[split] = over_all(total).item() / n
+    if sample_tokens and master_process: # after the first token of val.bin
+        ids = model.generate(torch.tensor([[int(data['val'].ids()[0])]], device=device), sample_tokens, 0.8, 200, n_vocab=n_vocab)
+        losses['sample'] = decode(ids[0].tolist())
     model.train()
     return losses
 
@@ -278,7 +281,7 @@ def save(improved):
     paths.append(ckpt_path if improved or always_save_checkpoint else last_path)
     weights = {k: v for k, v in model.state_dict().items() if k != 'lm_head.weight'} # which is wte
     state = {'model': weights, 'optimizer': optimizers[0].state_dict(), 'model_args': model_args, 'iter_num': iter_num,
-             'best_val_loss': best_val_loss, 'config': config, 'codec': meta, 'progress': dict(progress, bad_steps=int(bad))}
+             'best_val_loss': best_val_loss, 'config': config, 'codec': meta, 'wandb_id': wandb_id, 'progress': dict(progress, bad_steps=int(bad))}
     state |= {'scaler': scaler.state_dict()} if scaler.is_enabled() else {}
     state |= {'muon': muon[0].state_dict()} if muon else {}
     copy = tree_map_only(torch.Tensor, lambda x: whole(x.detach()).to('cpu', copy=True), state) # the updates to come leave it alone
@@ -311,7 +314,7 @@ if master_process and not eval_only:
         try:
             import wandb
             sys.stdin = open(os.devnull) # where nobody is logged in it would ask, and wait
-            wandb.init(project=wandb_project, name=wandb_run_name, config=config)
+            wandb_id = wandb.init(project=wandb_project, name=wandb_run_name, config=config, id=wandb_id, resume='allow').id # the same run goes on
         except Exception as e: # not installed, not logged in, not reachable: none is worth a run
             wandb_log = False
             notice(f"wandb is off ({type(e).__name__}: {' '.join(str(e).split())[:120]}); metrics.jsonl has the numbers")
@@ -338,6 +341,7 @@ bad = torch.tensor(float(progress['bad_steps']), device=device) # updates in a r
 left_out = torch.zeros((), device=device) # updates left out since the last log line
 t0, saved_at, logged_at, resumed_at = time.perf_counter(), time.monotonic(), iter_num, iter_num
 model.train()
+bar = tqdm(total=max_iters, initial=iter_num, unit='iter', leave=False, disable=None if master_process else True)
 while True:
     stopping, improved = int(over_all(torch.tensor(stop_signal), 'MAX', host_group)), False
     evaluating = eval_only or (iter_num % eval_interval == 0 or iter_num == max_iters) and iter_num != progress['evaluated_at']
@@ -349,10 +353,10 @@ while True:
         paused_at = time.perf_counter()
         if evaluating and not stopping:
             losses = estimate_loss()
-            notice(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}")
+            notice(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}" + ('\n' + losses['sample'] if 'sample' in losses else ''))
             if eval_only:
                 break
-            record('eval', iter=iter_num, train=losses['train'], val=losses['val'], lr=get_lr(iter_num))
+            record('eval', iter=iter_num, **losses, lr=get_lr(iter_num))
             improved, progress['evaluated_at'] = losses['val'] < best_val_loss, iter_num
             best_val_loss = min(best_val_loss, losses['val'])
             saving = saving or iter_num > 0 and (improved or always_save_checkpoint)
@@ -401,7 +405,7 @@ while True:
         logged_at, left_out = iter_num + 1, torch.zeros_like(left_out)
         mfu = model.estimate_mfu(batch_size * gradient_accumulation_steps, dt, peak * world_size) if peak else None
         notice(f"iter {iter_num}: loss {mean_loss:.4f}, time {1000 * dt:.2f}ms, mfu {f'{100 * mfu:.2f}%' if mfu else 'n/a'}, "
-               f"{tokens_per_iter / dt:,.0f} tok/s, norm {norm.item():.2f}, lr {lr:.2e}"
+               f"{tokens_per_iter / dt:,.0f} tok/s, norm {norm.item():.2f}, lr {lr:.2e}, {datetime.timedelta(seconds=round(dt * (max_iters - iter_num - 1)))} left"
                + (f", {missing} bad updates left out" if missing else '') + (", a spike" if spike else ''))
         record('log', iter=iter_num, loss=mean_loss, ms=1000 * dt, tokens_per_s=tokens_per_iter / dt, mfu=mfu,
                norm=norm.item(), lr=lr, left_out=missing, spike=spike)
@@ -409,7 +413,9 @@ while True:
         refuse(f"{int(bad)} updates in a row had a loss or gradient that is not finite; the weights are those before them. "
                "Try a lower --learning_rate, a longer --warmup_iters, --grad_clip=1.0 or --dtype=float32")
     iter_num += 1
+    bar.update()
 
+bar.close()
 saved()
 if device_type == 'cuda':
     notice(f"peak memory {torch.cuda.max_memory_allocated() / 2 ** 30:.2f} GiB")

@@ -30,7 +30,7 @@ import torch
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 sys.path[:0] = HERE, ROOT
-from data.prepare import parted, read_text, stop, write_chars # noqa: E402
+from data.prepare import parted, read_text, stop, write_parts # noqa: E402
 from model import GPT, GPTConfig, peak_flops # noqa: E402
 from whole_val import whole_val # noqa: E402
 
@@ -186,7 +186,7 @@ def shakespeare(folder):
     """The folder of its bins by characters: folder, if the environment names the text, else where prepare.py puts them."""
     text, prepared = os.environ.get('NANOGPT_SHAKESPEARE'), os.path.join(ROOT, 'data', 'shakespeare_char')
     if text:
-        write_chars(folder, *parted(read_text(text)))
+        write_parts(folder, *parted(read_text(text)))
     elif not os.path.exists(os.path.join(prepared, 'meta.pkl')):
         stop("there is no Shakespeare: run python data/shakespeare_char/prepare.py, or set NANOGPT_SHAKESPEARE to the path of its text")
     return folder if text else prepared

@@ -1,0 +1,7 @@
+# Laid over speedrun_cpu.py, gives its model the shape of nanoGPT's CPU recipe.
+#   python train.py config/speedrun_cpu.py config/speedrun_cpu_4x128.py
+n_layer = 4
+batch_size = 24
+learning_rate = 2e-3
+max_iters = 130
+lr_decay_iters = 130

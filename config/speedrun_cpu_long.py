@@ -1,0 +1,7 @@
+# Laid over speedrun_cpu.py, takes the time of nanoGPT's CPU recipe for a lower loss.
+#   python train.py config/speedrun_cpu.py config/speedrun_cpu_long.py
+n_layer = 2
+batch_size = 32
+max_iters = 1700
+lr_decay_iters = 1700
+eval_interval = 340
