@@ -31,7 +31,6 @@ from data.prepare import Tokens, find_data, get_codec, load_meta, on_device
 from model import GPT, GPTConfig, Muon, newest_checkpoint, peak_flops, save_checkpoint
 
 # ---- settings ----------------------------------------------------------------------------------------------------------
-# reading and writing
 out_dir = 'out' # where checkpoints and metrics.jsonl go
 eval_interval = 2000 # iterations between evaluations; the last state is always evaluated
 log_interval = 1 # iterations between log lines

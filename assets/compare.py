@@ -232,18 +232,21 @@ JOBS = {
     'loss': loss,
 }
 
+def provenance(command, device='cpu'):
+    """What a figure was measured by and on."""
+    git = subprocess.run(['git', '-C', ROOT, 'describe', '--always', '--dirty'], capture_output=True, text=True).stdout.strip()
+    name = torch.cuda.get_device_name() if device == 'cuda' else platform.processor() or platform.machine()
+    if os.path.exists('/proc/cpuinfo') and device == 'cpu':
+        name = next(line.split(':')[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name'))
+    return dict(command=command, commit=git, device=name, threads=torch.get_num_threads(), torch=torch.__version__, python=platform.python_version())
+
 def record(rows):
     """Write rows, with what they were measured by, to args.out."""
-    git = subprocess.run(['git', '-C', ROOT, 'describe', '--always', '--dirty'], capture_output=True, text=True).stdout.strip()
-    device = torch.cuda.get_device_name() if args.device == 'cuda' else platform.processor() or platform.machine()
-    if os.path.exists('/proc/cpuinfo') and args.device == 'cpu':
-        device = next(line.split(':')[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name'))
     options = {'rounds': args.rounds, 'device': args.device} | ({'seeds': ','.join(args.seeds), 'ours': args.ours} if args.job == 'loss' else {})
     command = ['python assets/compare.py NANOGPT', args.job, *as_args(options), *['--compile'] * args.compile, *args.more]
     os.makedirs(args.out, exist_ok=True)
     with open(os.path.join(args.out, f'{args.job}-{args.device}.json'), 'w', encoding='utf-8') as f:
-        json.dump(dict(command=' '.join(command), commit=git, device=device, threads=torch.get_num_threads(), torch=torch.__version__,
-                       python=platform.python_version(), rows=rows), f, indent=1)
+        json.dump(dict(provenance(' '.join(command), args.device), rows=rows), f, indent=1)
 
 def compared(found):
     """The rows of {what: [nanoGPT's, ours] a round}, which are printed too."""

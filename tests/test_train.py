@@ -317,6 +317,30 @@ def test_wandb_without_a_login_costs_a_line(dataset, tmp_path, monkeypatch):
     assert len(re.findall('^wandb is off', out, re.M)) == 1 and len(events(tmp_path, 'log')) == 6
 
 
+@pytest.mark.slow
+def test_a_resumed_run_is_one_run_of_wandb(dataset, tmp_path):
+    """In offline mode, for real: both parts have one id, and the second goes on at the iteration where the first ended."""
+    pytest.importorskip('wandb', reason="wandb is not installed")
+    offline = dict(WANDB_MODE='offline', WANDB_DIR=str(tmp_path), WANDB_SILENT='true')
+    for max_iters in (3, 6):
+        done = run_process('train.py', env=offline, **{**TINY, 'dataset': dataset, 'out_dir': tmp_path / 'out', 'wandb_log': True, 'init_from': 'auto',
+                                                       'max_iters': max_iters})
+        assert done.code == 0 and 'wandb is off' not in done.out, done.err
+    runs = sorted(os.listdir(tmp_path / 'wandb'))
+    ids = {name.split('-')[-1] for name in runs if name.startswith('offline-run-')}
+    assert len(ids) == 1 and len([r for r in runs if r.startswith('offline-run-')]) == 2
+    assert torch.load(tmp_path / 'out' / 'ckpt.pt', weights_only=True)['wandb_id'] in ids
+
+
+def test_a_sample_at_each_evaluation(dataset, tmp_path):
+    """It is shown, recorded, and changes nothing."""
+    out = train(dataset, tmp_path / 'a', sample_tokens=20, dropout=0.2).out
+    train(dataset, tmp_path / 'b', dropout=0.2)
+    texts = [e['sample'] for e in events(tmp_path / 'a', 'eval')]
+    assert len(texts) == 3 and all(len(text) == 21 and text in out for text in texts)
+    assert same(weights(tmp_path / 'a'), weights(tmp_path / 'b'))
+
+
 def test_needs_only_torch_numpy_and_tqdm(dataset, tmp_path):
     """The scripts run where the other packages are missing, from any folder."""
     tiny = {k: TINY[k] for k in ('n_layer', 'n_head', 'n_embd', 'block_size', 'batch_size', 'device')}

@@ -277,3 +277,23 @@ def test_what_transformers_cannot_compute_is_not_written(tmp_path):
     run('data/pretrained.py', tmp_path / 'nothing.pt', tmp_path / 'hf').refused('no checkpoint')
     run_process('data/pretrained.py').refused('give a checkpoint and a folder')
     assert not (tmp_path / 'hf').exists()
+
+
+@pytest.mark.parametrize('laid_over', ['finetune_8gb', 'finetune_cpu'])
+def test_finetuning_as_configured(tmp_path, laid_over):
+    """From a folder with random weights and GPT-2's vocabulary, on Shakespeare in GPT-2's tokens, to text."""
+    from data.prepare import parted, write_parts
+    text = os.environ.get('NANOGPT_SHAKESPEARE')
+    if not (text and os.environ.get('TIKTOKEN_CACHE_DIR')):
+        pytest.skip("needs Shakespeare and GPT-2's tables; set NANOGPT_SHAKESPEARE and TIKTOKEN_CACHE_DIR")
+    with open(text, encoding='utf-8') as f:
+        write_parts(str(tmp_path / 'data'), *parted(f.read()[:50000]), by_characters=False)
+    make_gpt2(vocab_size=50257).save_pretrained(tmp_path / 'gpt2')
+    done = run('train.py', 'config/finetune_shakespeare.py', f'config/{laid_over}.py', init_from=tmp_path / 'gpt2', dataset=tmp_path / 'data',
+               out_dir=tmp_path / 'out', eval_iters=2, batch_size=2, gradient_accumulation_steps=2, max_iters=10, learning_rate=3e-3, device='cpu',
+               compile=False, block_size=32)
+    assert done.code == 0, done.err
+    losses = [float(line.split('val loss ')[1]) for line in done.out.splitlines() if line.startswith('step ')]
+    assert losses[-1] < losses[0]
+    drawn = run('sample.py', out_dir=tmp_path / 'out', num_samples=1, max_new_tokens=5, start='First Citizen:', device='cpu')
+    assert drawn.code == 0 and drawn.out.count('---------------') == 1 and 'First Citizen:' in drawn.out

@@ -1,0 +1,9 @@
+# Laid over finetune_shakespeare.py, finetunes GPT-2 124M without a GPU, on shorter and fewer sequences.
+#   python data/shakespeare/prepare.py
+#   python train.py config/finetune_shakespeare.py config/finetune_cpu.py
+init_from = 'gpt2'
+block_size = 256
+batch_size = 1
+gradient_accumulation_steps = 8
+eval_interval = 10
+eval_iters = 10
