@@ -342,10 +342,10 @@ t0, saved_at, logged_at, resumed_at = time.perf_counter(), time.monotonic(), ite
 model.train()
 bar = tqdm(total=max_iters, initial=iter_num, unit='iter', leave=False, disable=None if master_process else True)
 while True:
-    stopping, improved = int(over_all(torch.tensor(stop_signal), 'MAX', host_group)), False
+    by_clock = master_process and save_minutes and time.monotonic() - saved_at > 60 * save_minutes # one process's clock counts for all
+    (stopping, by_clock), improved = over_all(torch.tensor([stop_signal, int(by_clock)]), 'MAX', host_group).tolist(), False
     evaluating = eval_only or (iter_num % eval_interval == 0 or iter_num == max_iters) and iter_num != progress['evaluated_at']
-    saving = not eval_only and (stopping or iter_num == max_iters or iter_num > resumed_at and (
-        save_interval and iter_num % save_interval == 0 or save_minutes and time.monotonic() - saved_at > 60 * save_minutes))
+    saving = not eval_only and (stopping or iter_num == max_iters or iter_num > resumed_at and (save_interval and iter_num % save_interval == 0 or by_clock))
     if evaluating or saving:
         if device_type != 'cpu':
             torch.accelerator.synchronize() # the iterations under way are not part of the pause
