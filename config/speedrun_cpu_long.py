@@ -2,6 +2,6 @@
 #   python train.py config/speedrun_cpu.py config/speedrun_cpu_long.py
 n_layer = 2
 batch_size = 32
-max_iters = 1700
-lr_decay_iters = 1700
-eval_interval = 340
+max_iters = 1300
+lr_decay_iters = 1300
+eval_interval = 260

@@ -1,0 +1,24 @@
+# GPT-2 124M with Muon, for 1 or 8 GPUs of 80 GB, on OpenWebText; 2^19 tokens an iteration whatever their number. The settings are
+# those of the records that others have published for this size; not yet run here, since no GPU was at hand.
+#   torchrun --standalone --nproc_per_node=8 train.py config/speedrun_gpt2.py
+#   python train.py config/speedrun_gpt2.py
+out_dir = 'out-speedrun-gpt2'
+eval_interval = 250
+eval_iters = 200
+log_interval = 10
+
+batch_size = 32
+block_size = 1024
+total_batch_tokens = 2 ** 19
+rotary = True
+
+optimizer = 'muon'
+learning_rate = 3e-3
+muon_lr = 0.02
+weight_decay = 0.0
+lr_schedule = 'wsd'
+cooldown = 0.6
+max_iters = 3500 # 1.8e9 tokens
+lr_decay_iters = 3500
+min_lr = 0.0
+warmup_iters = 100
