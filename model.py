@@ -65,7 +65,7 @@ def hashed(idx, rows):
     """Which of so many rows the last 2, 3 and 4 tokens at each of idx (B, T) have: (B, T, 3). -1 stands for no token, as before the first."""
     T, past, key, found = idx.size(1), F.pad(idx, (3, 0), value=-1), idx, []
     for k in 1, 2, 3:
-        key = key * 1000003 + past[:, 3 - k:3 - k + T] + 1
+        key = (key * 1000003 + past[:, 3 - k:3 - k + T] + 1) % (2 ** 31 - 1) # nothing overflows, so all devices agree
         found.append((key * 2654435761 >> 16) % rows)
     return torch.stack(found, -1)
 

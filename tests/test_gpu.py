@@ -18,11 +18,19 @@ def test_the_default_run_compiles_in_bfloat16(dataset, tmp_path):
     assert sample.code == 0 and sample.out.count('---------------\n') == 2
 
 
-def test_the_gpu_computes_what_the_cpu_does(dataset, tmp_path):
-    train(dataset, tmp_path / 'cpu')
-    train(dataset, tmp_path / 'gpu', device='cuda', dtype='float32', compile=False)
+@pytest.mark.parametrize('more', [{}, dict(rotary=True, ngrams=99), dict(rotary=True, ngrams=99, compile=True), dict(activation_checkpointing=True)], ids=str)
+def test_the_gpu_computes_what_the_cpu_does(dataset, tmp_path, more):
+    train(dataset, tmp_path / 'cpu', **more | dict(compile=False))
+    train(dataset, tmp_path / 'gpu', device='cuda', dtype='float32', **dict(compile=False) | more)
     cpu, gpu = ([e['loss'] for e in events(tmp_path / d, 'log')] for d in ('cpu', 'gpu'))
     assert gpu == pytest.approx(cpu, abs=2e-3) # TF32
+
+
+def test_muon_learns_there_in_each_precision(dataset, tmp_path):
+    for dtype in ('float32', 'bfloat16', 'float16'):
+        train(dataset, tmp_path / dtype, device='cuda', dtype=dtype, compile=False, optimizer='muon', max_iters=20, lr_decay_iters=20)
+        losses = [e['loss'] for e in events(tmp_path / dtype, 'log')]
+        assert losses[-1] < losses[0] - 0.3
 
 
 def test_float16_scales_its_loss_and_saves_the_scale(dataset, tmp_path):

@@ -20,10 +20,6 @@ def small(seed=0, **kw):
     return model
 
 
-def wrapped(n):
-    return (n + 2 ** 63) % 2 ** 64 - 2 ** 63
-
-
 def written_out(model, idx):
     """All logits, (B, T, V), by the formulas of the paper: no fused attention, no modules."""
     c, w = model.config, dict(model.named_parameters())
@@ -46,9 +42,10 @@ def written_out(model, idx):
         for b in range(B):
             for t in range(T):
                 key = int(idx[b, t])
-                for k in (1, 2, 3): # in Python's whole numbers, cut to 64 bits with a sign where the network's overflow
-                    key = wrapped(key * 1000003 + (int(idx[b, t - k]) + 1 if t >= k else 0))
-                    x[b, t] += w['transformer.wng.weight'][(wrapped(key * 2654435761) >> 16) % c.ngrams]
+                for k in (1, 2, 3): # in Python's whole numbers, which have no end
+                    key = (key * 1000003 + (int(idx[b, t - k]) + 1 if t >= k else 0)) % (2 ** 31 - 1)
+                    assert key * 2654435761 < 2 ** 63
+                    x[b, t] += w['transformer.wng.weight'][(key * 2654435761 >> 16) % c.ngrams]
     if not c.rotary:
         x = x + w['transformer.wpe.weight'][:T]
     for i in range(c.n_layer):
