@@ -38,6 +38,7 @@ def test_the_committed_results_say_how_they_were_made():
         assert result['command'].startswith('python assets/') and (result.get('torch') or result['tiktoken']) and result['rows'], path
 
 
+@pytest.mark.slow
 def test_a_point_of_the_scaling_table():
     point = dict(block_size=64, batch_size=1, n_layer=1, n_embd=64, vocab_size=100)
     flops, seconds, memory = json.loads(script('scaling.py', '--point', json.dumps(point)).stdout)

@@ -83,7 +83,7 @@ def test_every_file_loads(path):
     assert 'settings given: ' in result.out
 
 
-@pytest.mark.parametrize('path', [p for p in CONFIGS if p.stem.endswith('_char')], ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', [p for p in CONFIGS if p.stem.startswith('train_') and p.stem.endswith('_char')], ids=lambda p: p.stem)
 def test_cpu_goes_over_every_character_config(settings, path):
     config = settings('train.py', path, ROOT / 'config' / 'cpu.py')['config']
     assert {k: config[k] for k in VALUES['cpu']} == VALUES['cpu']

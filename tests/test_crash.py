@@ -47,8 +47,9 @@ def numbers(out_dir):
 
 
 @pytest.mark.parametrize('more', [
-    {}, dict(dropout=0.2), dict(gradient_accumulation_steps=3, dropout=0.1), dict(dtype='bfloat16'), dict(bias=True, grad_clip=0.0),
-    dict(deterministic=True), dict(decay_lr=False, always_save_checkpoint=False)], ids=str)
+    dict(gradient_accumulation_steps=3, dropout=0.1), *(pytest.param(more, marks=pytest.mark.slow) for more in (
+        {}, dict(dropout=0.2), dict(dtype='bfloat16'), dict(bias=True, grad_clip=0.0), dict(deterministic=True),
+        dict(decay_lr=False, always_save_checkpoint=False), dict(optimizer='muon', rotary=True, ngrams=99)))], ids=str)
 def test_stopping_and_going_on_changes_no_bit(dataset, tmp_path, more):
     train(dataset, tmp_path / 'whole', **more)
     train(dataset, tmp_path / 'parts', **more, max_iters=2)
@@ -92,7 +93,7 @@ def interrupted(signals, after, pause=0.0, **settings):
     return process.wait(timeout=60), ''.join(lines)
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize('number', [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGUSR1))])
 def test_a_signal_ends_the_run_after_a_save(dataset, tmp_path, number):
     status, out = interrupted([number], 'iter 50:', dataset=dataset, out_dir=tmp_path / 'parts')
     assert status == 128 + number and number.name in out and 'Traceback' not in out

@@ -48,8 +48,7 @@ CHOICES = [dict(temperature=0.0), dict(temperature=0.9), dict(temperature=1.3, t
 @pytest.mark.parametrize('choice', CHOICES, ids=str)
 @pytest.mark.parametrize('stride', [1, 5, 12])
 @pytest.mark.parametrize('length', [1, 7, 30])
-@pytest.mark.parametrize('more', [{}, dict(rotary=True, ngrams=100)], ids=str)
-def test_with_the_cache_as_without(length, stride, choice, more):
+def test_with_the_cache_as_without(length, stride, choice, **more):
     """In the window and beyond it, for one row and for several."""
     model = small(**more)
     prompts = torch.randint(V, (3, length), generator=torch.Generator().manual_seed(1)).tolist()
@@ -58,6 +57,13 @@ def test_with_the_cache_as_without(length, stride, choice, more):
     assert streamed(model, prompts, 30, context_stride=stride, draws=draws, **choice) == expected
     assert streamed(model, prompts[1:2], 30, context_stride=stride, draws=draws[1:2], **choice) == expected[1:2]
     assert len(set(sum(expected, []))) > 3 # not all the same
+
+
+@pytest.mark.parametrize('stride', [1, 5])
+@pytest.mark.parametrize('more', [dict(rotary=True), dict(rotary=True, ngrams=100)], ids=str)
+def test_what_nanogpt_has_not_is_cached_as_well(stride, more):
+    for length in (1, 7, 30):
+        test_with_the_cache_as_without(length, stride, CHOICES[-1], **more)
 
 
 @settings(max_examples=25, deadline=None)
@@ -293,4 +299,4 @@ def test_bench_of_the_shortest_contexts(tmp_path, block_size):
 
 
 def test_bench_has_two_modes(tmp_path):
-    run('bench.py', cwd=tmp_path, mode='sleep', device='cpu').refused("'sleep'", 'train or generate')
+    run('bench.py', cwd=tmp_path, mode='sleep', device='cpu').refused("'sleep'", 'train, generate')
