@@ -71,7 +71,7 @@ def memory(name, n=1, fsdp=False, checkpointing=False, dtype='bfloat16', B=1):
         weights, at_head, at_block = 2 * root, head + 2 * block, recomputed + 10 * block + 2 * V * C
     else:
         weights, at_head, at_block = 2 * half * matmul, head, recomputed + 4 * V * C
-    return {'parameters': 4 * N / share, 'gradients': 4 * N / share, 'moments': 8 * N / share, 'buckets': 4 * N * (n > 1 and not fsdp),
+    return {'parameters': 4 * N / share, 'gradients': 4 * N / share, 'moments': 8 * N / share,
             'bfloat16 weights': weights, 'activations': L * (4 * C * tokens if checkpointing else activations),
             'head or a block': max(at_head, at_block)}
 
@@ -156,7 +156,7 @@ def compute():
     total = lambda *args, **more: sum(memory(*args, **more).values())
     for name in list(SHAPES)[:4]:
         row = dict(model=name, parameters=sizes(name)[0], **{s: [total(name, 8, **how)] for s, how in SCHEMES.items()})
-        if name in ('gpt2', 'gpt2-xl'): # the tracker knows no buckets: DDP as one process
+        if name in ('gpt2', 'gpt2-xl'): # the tracker knows no processes but FSDP's: DDP as one
             row['tracked'] = {s: [total(name, n, **how), tracked(name, n, **how)] for s, how in SCHEMES.items() for n in [8 if how.get('fsdp') else 1]}
         result['rows'].append(row)
     result['terms'] = {s: memory('gpt2-xl', 8, **how) for s, how in SCHEMES.items()}
