@@ -68,11 +68,11 @@ def memory(name, n=1, fsdp=False, checkpointing=False, dtype='bfloat16', B=1):
     head = (head_C * C + (head_V + 8) * V + head_one) * tokens
     recomputed = activations * checkpointing
     if fsdp:
-        weights, at_head, at_block = 2 * root, head + 2 * block, recomputed + 10 * block + 2 * V * C
+        weights, at_head, at_block = 4 * root + 2 * half * V * C, head + (2 if half else 4) * block, recomputed + (10 if half else 12) * block + 4 * V * C
     else:
         weights, at_head, at_block = 2 * half * matmul, head, recomputed + 4 * V * C
-    return {'parameters': 4 * N / share, 'gradients': 4 * N / share, 'moments': 8 * N / share, 'buckets': 4 * N * (n > 1 and not fsdp),
-            'bfloat16 weights': weights, 'activations': L * (4 * C * tokens if checkpointing else activations),
+    return {'parameters': 4 * N / share, 'gradients': 4 * N / share, 'moments': 8 * N / share,
+            'copies of weights': weights, 'activations': L * (4 * C * tokens if checkpointing else activations),
             'head or a block': max(at_head, at_block)}
 
 def tracked(name, n=1, fsdp=False, checkpointing=False, dtype='bfloat16', B=1):
@@ -92,7 +92,8 @@ def tracked(name, n=1, fsdp=False, checkpointing=False, dtype='bfloat16', B=1):
         if checkpointing:
             apply_activation_checkpointing(model, check_fn=lambda x: isinstance(x, Block))
         for module in (*model.transformer.h, model) if fsdp else ():
-            fully_shard(module, mesh=mesh, mp_policy=MixedPrecisionPolicy(torch.bfloat16, torch.float32))
+            halves = MixedPrecisionPolicy(torch.bfloat16 if dtype == 'bfloat16' else None, torch.float32, cast_forward_inputs=False)
+            fully_shard(module, mesh=mesh, mp_policy=MixedPrecisionPolicy() if module is model else halves) # as train.py has it
         optimizer = model.configure_optimizers(0.1, 1e-4, (0.9, 0.95), 'cpu')
         for p in model.parameters():
             p.grad = torch.zeros_like(p) # of the micro-batches before
@@ -121,11 +122,12 @@ def efficiency(name, n, link, fsdp, micro_steps):
     L, nh, C = SHAPES[name]
     N = sizes(name)[0]
     micro = BATCH * T * (6 * (N - T * C) + 12 * L * C * T) / (MFU * PEAK)
-    once = (n - 1) / n * N / (link * 1e9 / 8) # seconds for a byte of each parameter to go round the ring once
-    if fsdp: # every micro-batch: bfloat16 weights gathered twice, float32 gradients scattered
-        waiting = micro_steps * (max(0, 2 * once - micro / 3) + max(0, (2 + 4) * once - 2 * micro / 3))
+    ring = lambda b: (n - 1) / n * b / (link * 1e9 / 8) # seconds for so many bytes to go round once
+    if fsdp: # every micro-batch: blocks gathered in bfloat16 twice, the rest in float32 once, float32 gradients scattered
+        root = sizes(name)[2]
+        waiting = micro_steps * (max(0, ring(2 * N + 2 * root) - micro / 3) + max(0, ring(6 * N - 2 * root) - 2 * micro / 3))
     else: # once: float32 gradients, reduced and gathered, behind the last backward pass
-        waiting = max(0, 2 * 4 * once - 2 * micro / 3)
+        waiting = max(0, ring(2 * 4 * N) - 2 * micro / 3)
     return micro * micro_steps / (micro * micro_steps + waiting), micro * micro_steps, waiting
 
 # ---- what is written -----------------------------------------------------------------------------------------------------
@@ -156,7 +158,7 @@ def compute():
     total = lambda *args, **more: sum(memory(*args, **more).values())
     for name in list(SHAPES)[:4]:
         row = dict(model=name, parameters=sizes(name)[0], **{s: [total(name, 8, **how)] for s, how in SCHEMES.items()})
-        if name in ('gpt2', 'gpt2-xl'): # the tracker knows no buckets: DDP as one process
+        if name in ('gpt2', 'gpt2-xl'): # the tracker knows no processes but FSDP's: DDP as one
             row['tracked'] = {s: [total(name, n, **how), tracked(name, n, **how)] for s, how in SCHEMES.items() for n in [8 if how.get('fsdp') else 1]}
         result['rows'].append(row)
     result['terms'] = {s: memory('gpt2-xl', 8, **how) for s, how in SCHEMES.items()}

@@ -1,4 +1,4 @@
-"""What the README says can be done can be done."""
+"""What the README and docs/scaling.md say can be done can be done."""
 import ast
 import re
 import shlex
@@ -10,8 +10,9 @@ import pytest
 from conftest import ROOT
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
-COMMANDS = [part.strip() for block in re.findall(r'^```sh\n(.*?)^```', README, re.M | re.S)
-            for line in block.splitlines() for part in line.split('&&')]
+TEXTS = README + (ROOT / 'docs/scaling.md').read_text(encoding='utf-8')
+COMMANDS = [part.strip() for block in re.findall(r'^```sh\n(.*?)^```', TEXTS, re.M | re.S)
+            for line in block.replace('\\\n', ' ').splitlines() for part in line.split('&&')]
 
 
 def settings(script):
@@ -20,7 +21,7 @@ def settings(script):
     return {t.id for node in tree.body if isinstance(node, ast.Assign) for t in node.targets if isinstance(t, ast.Name)}
 
 
-@pytest.mark.parametrize('command', [c for c in COMMANDS if not c.startswith('pip')])
+@pytest.mark.parametrize('command', [c for c in COMMANDS if re.search(r'\.py\b|pytest', c) and not c.startswith('pip')])
 def test_commands_name_what_there_is(command):
     words = shlex.split(command)
     script = next(w for w in words if w.endswith('.py') or w == 'pytest')
@@ -32,6 +33,16 @@ def test_commands_name_what_there_is(command):
             assert (ROOT / word).is_file(), word
         elif word.startswith('--') and not script.startswith('data/') and word != '--help':
             assert word[2:].split('=')[0] in settings(script), word
+
+
+def test_settings_of_train_that_scaling_names_are_there():
+    """Those in its sentences too; the rest is torchrun's."""
+    from torch.distributed.run import get_args_parser
+    of_torchrun = {name.lstrip('-').replace('-', '_') for action in get_args_parser()._actions for name in action.option_strings}
+    doc = (ROOT / 'docs/scaling.md').read_text(encoding='utf-8').split('### Slurm')
+    doc = doc[0] + doc[1].split('Five minutes before', 1)[1] # Slurm has its own
+    named = {name.replace('-', '_') for name in re.findall(r'`--([a-z_-]+)', doc)}
+    assert {'fsdp', 'signals_to_handle'} <= named and named - {'signal'} <= settings('train.py') | of_torchrun
 
 
 def test_links_lead_somewhere():

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY, as_args, events, log_losses, make_dataset, run, run_process, train
+from conftest import ROOT, TINY, as_args, events, make_dataset, run, train
 
 # losses of the tiny run on the tiny dataset; made on torch 2.13, CPU
 GOLDEN = [3.411781, 3.214976, 3.077309, 3.075322, 2.928594, 2.805362]
@@ -232,18 +232,6 @@ def test_a_save_that_fails_leaves_the_old_file(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, 'save', full)
     run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'init_from': 'resume'}).refused('No space left', 'untouched')
     assert (tmp_path / 'ckpt.pt').read_bytes() == before and not (tmp_path / 'ckpt.tmp').exists()
-
-
-def test_two_processes_follow_one(dataset, tmp_path):
-    args = dict(gradient_accumulation_steps=4, max_iters=4)
-    train(dataset, tmp_path / 'one', **args)
-    two = run_process('train.py', prefix=['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2'], env={'OMP_NUM_THREADS': '1'},
-                      **{**TINY, **args, 'dataset': dataset, 'out_dir': tmp_path / 'two'})
-    assert two.code == 0, two.err
-    assert len(log_losses(two.out)) == 4 # rank 0 alone prints
-    for kind, keys in (('log', ['loss', 'norm']), ('eval', ['train', 'val'])):
-        one_run, two_run = ([[e[k] for k in keys] for e in events(tmp_path / d, kind)] for d in ('one', 'two'))
-        np.testing.assert_allclose(one_run, two_run, atol=1e-5)
 
 
 def test_block_size_comes_from_the_checkpoint(dataset, trained, tmp_path):
