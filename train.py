@@ -87,15 +87,6 @@ _here = os.path.dirname(os.path.abspath(__file__))
 exec(open(os.path.join(_here, 'configurator.py'), encoding='utf-8').read())
 
 # ---- checks: all that can be known before anything is built --------------------------------------------------------------
-stop_signal = 0 # of the signal that asked the run to end, which it does after the iteration at hand and a save
-def ask_to_stop(number, frame):
-    global stop_signal
-    if stop_signal and number == signal.SIGINT:
-        os._exit(128 + number) # the second Ctrl-C does not wait
-    stop_signal = number
-for name in {'SIGINT', 'SIGTERM', 'SIGUSR1'} & set(dir(signal)): # the last is what Slurm can be told to send before its time limit
-    signal.signal(getattr(signal, name), ask_to_stop)
-
 if not total_batch_tokens and gradient_accumulation_steps % world_size:
     refuse(f"gradient_accumulation_steps {gradient_accumulation_steps} cannot be shared among {world_size} processes; "
            f"a multiple of {world_size} can, such as {-(-gradient_accumulation_steps // world_size) * world_size}")
@@ -188,6 +179,15 @@ host_group = None
 if world_size > 1:
     torch.distributed.init_process_group(backend, device_id=torch.device(device) if device_type == 'cuda' else None)
     host_group = torch.distributed.new_group(backend='gloo') # for what the processes agree on without the device
+stop_signal = 0 # of the signal that asked the run to end, which it does after the iteration at hand and a save
+def ask_to_stop(number, frame):
+    global stop_signal
+    if stop_signal and number == signal.SIGINT:
+        os._exit(128 + number) # the second Ctrl-C does not wait
+    stop_signal = number
+for name in {'SIGINT', 'SIGTERM', 'SIGUSR1'} & set(dir(signal)): # the last is what Slurm can be told to send before its time limit
+    signal.signal(getattr(signal, name), ask_to_stop)
+
 model.to(device)
 for block in model.transformer.h if activation_checkpointing else ():
     block.forward = partial(torch.utils.checkpoint.checkpoint, block.forward, use_reentrant=False)
@@ -390,7 +390,7 @@ while True:
         for o in optimizers:
             scaler.step(o)
     scaler.update()
-    model.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=not ddp) # whose buckets they stay in
     bad, left_out = (bad + 1) * found, left_out + found
 
     logging = iter_num % log_interval == 0

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY, as_args, events, make_dataset, run, train
+from conftest import ROOT, TINY, as_args, events, make_dataset, run, run_process, train
 
 # losses of the tiny run on the tiny dataset; made on torch 2.13, CPU
 GOLDEN = [3.411781, 3.214976, 3.077309, 3.075322, 2.928594, 2.805362]
