@@ -124,6 +124,7 @@ def test_an_evaluation_that_is_interrupted_writes_nothing(dataset, tmp_path, mon
     assert result.code == 143 and not (tmp_path / 'out').exists()
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_does_not_wait(dataset, tmp_path):
     """Not even for the evaluation that it arrives in."""
     status, out = interrupted([signal.SIGINT] * 2, 'number of parameters', pause=0.3, dataset=dataset, out_dir=tmp_path,

@@ -159,6 +159,7 @@ def test_half_precision_generates_the_same_at_first():
         assert streamed(small().to(dtype), [[1, 2, 3]], 3, temperature=0) == expected
 
 
+@pytest.mark.slow
 def test_the_compiled_step_is_one_graph_and_draws_the_same():
     import torch._dynamo
     torch._dynamo.reset()
@@ -274,6 +275,7 @@ def test_a_real_model_that_ends_its_text(tmp_path, bpe):
         assert int(result.err.split()[0]) <= 16 * n # and it did not go on
 
 
+@pytest.mark.slow
 def test_no_noise_when_a_sample_ends_early(trained):
     result = run_process('sample.py', out_dir=trained, num_samples=1, stop='a', **ARGS)
     assert result.code == 0 and len(result.err.splitlines()) == 1 and result.err.rstrip().endswith('tokens/s')
@@ -292,6 +294,7 @@ def test_bench_times_generation(tmp_path):
     assert [line.split(' at once')[0] for line in out.splitlines() if 'ms a step' in line] == ['1', '3'] and out.count('ratio') == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('block_size', [2, 3])
 def test_bench_of_the_shortest_contexts(tmp_path, block_size):
     out = run('bench.py', cwd=tmp_path, mode='generate', n_layer=1, n_head=1, n_embd=8, block_size=block_size, batch_size=2, device='cpu', real_data=False)
