@@ -184,7 +184,7 @@ def workers(torchrun):
 @pytest.mark.parametrize('way', WAYS)
 def test_ten_killed_processes_cost_nothing(dataset, tmp_path, way):
     """torchrun starts both anew each time, and they go on from the last save, to the bits of a run that nobody disturbed."""
-    settings = {**LONG, **WAYS[way], 'save_interval': 20, 'max_iters': 3000}
+    settings = {**LONG, **WAYS[way], 'save_interval': 20, 'max_iters': 3000 if way == 'ddp' else 1200} # the second is slower
     train_in(2, dataset, tmp_path / 'whole', **settings)
     settings = {**ARGS, **settings, 'dataset': dataset, 'out_dir': tmp_path / 'killed', 'init_from': 'auto'}
     process = start(2, launch=['--standalone', '--max_restarts=15'], **settings)
