@@ -32,8 +32,7 @@ device = 'auto' # 'cuda', 'cuda:1', 'xpu', 'mps' or 'cpu'; auto: the best there 
 dtype = 'auto' # 'float32', 'bfloat16' or 'float16'
 compile = 'auto' # True or False; auto: on CUDA, if it works there
 profile = False # True: write a trace of five steps to bench_log/
-_here = os.path.dirname(os.path.abspath(__file__))
-exec(open(os.path.join(_here, 'configurator.py'), encoding='utf-8').read())
+exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py'), encoding='utf-8').read())
 
 # ---- data and model ----------------------------------------------------------------------------------------------------
 folder, rng = find_data(dataset) or '', np.random.default_rng(seed)

@@ -282,7 +282,7 @@ class GPT(nn.Module):
         text = F.pad(nn.utils.rnn.pad_sequence([torch.tensor(p) for p in prompts], batch_first=True), (0, max_new_tokens))
         first = (ends - c.block_size).clamp(min=0) # of each row's window; it and ends stay on the host
         rows, draws, text, here = (x.to(weight.device) for x in (torch.arange(B), draws, text, ends))
-        cache = [weight.new_zeros(2, B, c.n_head, min(c.block_size, text.size(1)), c.n_embd // c.n_head) for _ in range(c.n_layer)]
+        cache = [weight.new_zeros(2, B, c.n_head, c.block_size if compiled else min(c.block_size, text.size(1)), c.n_embd // c.n_head) for _ in range(c.n_layer)]
         if compiled:
             for x in cache:
                 torch._dynamo.mark_static_address(x, guard=False) # a CUDA graph writes to them where they are
@@ -300,12 +300,12 @@ class GPT(nn.Module):
                 if t == 0 and all(p == prompts[0] for p in prompts):
                     window = window[:1] # one row does for all
                 x = self.trunk(window, cache if T < c.block_size or context_stride > 1 else None).expand(B, -1, -1)
-                token = choose(x[rows, at], draws[:, t])
+                token = choose(x[rows, at], draws[rows, t])
             else:
                 at, T = at + 1, T + 1
                 level = even and not compiled # then all rows are at one place, and there is no mask
                 past = cache if level or compiled else [x[..., :T, :] for x in cache]
-                token = step(recent, T - 1 if level else at, past, draws[:, t]).clone() # a graph answers in one place
+                token = step(recent, T - 1 if level else at, past, draws[rows, t]).clone() # a graph answers in one place
             text[rows, here], recent = token, torch.cat((recent[:, 1:], token[:, None]), 1)
             here, ends = here + 1, ends + 1
             yield token
@@ -395,7 +395,7 @@ def newest_checkpoint(out_dir):
     kept = sorted(glob.glob(os.path.join(glob.escape(out_dir), 'ckpt_[0-9]*.pt')), reverse=True)
     last, ckpt, best = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('_last', '', '_best'))
     problem = None
-    for path in filter(os.path.exists, [last, ckpt, *kept, best]): # the first is there only while it is the newest
+    for path in filter(os.path.exists, [last, *kept[:os.path.exists(last)], ckpt, *kept, best]): # the first is there only while it is the newest
         try:
             return path, load_checkpoint(path), problem
         except UserError as e:

@@ -56,7 +56,7 @@ print(f"number of parameters: {model.get_num_params() / 1e6:.2f}M")
 model.to(device, getattr(torch, dtype)).eval()
 
 # ---- samples -----------------------------------------------------------------------------------------------------------
-c, width = model.config, min(model.config.block_size, max(map(len, prompts)) + max_new_tokens)
+c, width = model.config, min(model.config.block_size, 2 ** 31 if compile else max(map(len, prompts)) + max_new_tokens)
 each = width * c.n_embd * model.lm_head.weight.element_size() * (2 * c.n_layer + 16) + 16 * c.vocab_size # bytes of a row: cache, prompt, choice
 size = max(1, int((torch.cuda.mem_get_info(device)[0] / 2 if device_type == 'cuda' else 4e9) / each)) # samples at once
 streaming, made, t0 = len(prompts) == 1, 0, time.perf_counter()

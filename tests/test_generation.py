@@ -169,6 +169,8 @@ def test_the_compiled_step_is_one_graph_and_draws_the_same():
     compiled = streamed(model, prompts, 20, temperature=0.8, top_k=9, draws=draws, context_stride=4, compiled=True)
     assert compiled == streamed(model, prompts, 20, temperature=0.8, top_k=9, draws=draws, context_stride=4)
     assert torch._dynamo.utils.counters['stats']['unique_graphs'] == 1
+    streamed(model, [[1], [2, 3, 4, 5]], 7, temperature=0.8, top_k=9, compiled=True) # nor do other lengths make another
+    assert torch._dynamo.utils.counters['stats']['unique_graphs'] == 1
 
 
 # ---- sample.py -----------------------------------------------------------------------------------------------------------

@@ -3,9 +3,21 @@ import re
 
 import pytest
 import torch
+import torch._dynamo
 from conftest import TINY, events, run, train
 
 pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(autouse=True)
+def afresh():
+    """No compiled code of an earlier test, and no TF32, which rounds more than draws can bear."""
+    torch._dynamo.reset()
+    torch.set_float32_matmul_precision('highest')
+    yield
+    torch.set_float32_matmul_precision('highest')
+
+
 CUDA = {k: v for k, v in TINY.items() if k != 'device'} # no flag at all
 
 
@@ -49,8 +61,9 @@ def test_a_device_that_is_not_there(dataset, tmp_path):
     run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'device': 'cuda:99'}).refused('cuda:99', 'cuda:0')
 
 
-def test_a_deterministic_run_goes_on_to_the_same_bits(dataset, tmp_path):
-    args = dict(device='cuda', deterministic=True, compile=False, dropout=0.1, gradient_accumulation_steps=2)
+@pytest.mark.parametrize('compile', [False, True])
+def test_a_deterministic_run_goes_on_to_the_same_bits(dataset, tmp_path, compile):
+    args = dict(device='cuda', deterministic=True, compile=compile, dropout=0.1, gradient_accumulation_steps=2)
     train(dataset, tmp_path / 'whole', **args)
     train(dataset, tmp_path / 'parts', **args, max_iters=3)
     train(dataset, tmp_path / 'parts', **args, init_from='resume')
