@@ -383,11 +383,15 @@ def find_data(dataset):
 class Tokens:
     """
     A split of the dataset in folder, in windows of T ids and the next. Ends the script with a sentence if the bin is missing,
-    cut short, shorter than a window, or holds an id from vocab_size up, which on a GPU would be an assertion without a name.
+    cut short, shorter than a window, holds an id from vocab_size up, which on a GPU would be an assertion without a name, or
+    is of another vocabulary than the model's, of vocab_size.
     """
     def __init__(self, folder, split, meta, vocab_size, T):
         self.path, self.dtype = os.path.join(folder, split + '.bin'), np.dtype((meta or {}).get('dtype', 'uint16'))
         self.vocab_size, self.T = vocab_size, T
+        if meta and meta['vocab_size'] != vocab_size:
+            stop(f"{folder} has other tokens than the model: a vocabulary of {meta['vocab_size']}, not {vocab_size}; choose the dataset that "
+                 "the weights were trained on")
         if not os.path.isfile(self.path):
             script = os.path.join(folder, 'prepare.py')
             stop(f"{self.path} is missing: run python {script if os.path.exists(script) else 'data/prepare.py TEXT --name=NAME'}")

@@ -178,6 +178,10 @@ def test_ids_beyond_the_vocabulary_are_refused(folder, tmp_path):
     run('train.py', **{**TINY, 'dataset': data, 'out_dir': tmp_path, 'init_from': folder}).refused('99', '60')
 
 
+def test_weights_of_other_tokens_are_refused(folder, dataset, tmp_path):
+    run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'init_from': folder}).refused('other tokens', str(dataset), 'of 30, not 61')
+
+
 def test_unknown_hub_names_are_refused():
     assert_refused('someone/nonesuch', 'someone/nonesuch')
     assert_refused('not a name', 'not a name')
@@ -186,13 +190,13 @@ def test_unknown_hub_names_are_refused():
 def test_hub_names(folder, bpe_style, tmp_path, monkeypatch):
     """A name that is already in the hub's cache, laid out by hand: any GPT-2, in all scripts, not just OpenAI's four."""
     from huggingface_hub import constants
-    repository = tmp_path / 'hub/models--someone--tiny'
+    repository = tmp_path / 'hub/models--tinygpt2'
     shutil.copytree(folder, repository / 'snapshots' / ('0' * 40))
     (repository / 'refs').mkdir()
     (repository / 'refs/main').write_text('0' * 40)
     monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
-    assert_equal_logits(make_gpt2(), GPT.from_pretrained('someone/tiny'))
-    train(bpe_style, tmp_path, init_from='someone/tiny', max_iters=1)
+    assert_equal_logits(make_gpt2(), GPT.from_pretrained('tinygpt2'))
+    train(bpe_style, tmp_path, init_from='tinygpt2', max_iters=1)
 
 
 @pytest.mark.skipif(not os.environ.get('TIKTOKEN_CACHE_DIR'), reason="TIKTOKEN_CACHE_DIR, with GPT-2's BPE in it, is not set")
