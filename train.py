@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
@@ -115,7 +115,7 @@ if init_from in ('resume', 'auto'):
 if checkpoint and 'block_size' not in given:
     block_size = checkpoint['model_args']['block_size']
 vocab_size = checkpoint['model_args']['vocab_size'] if checkpoint else meta['vocab_size'] if meta else 50304
-if meta and (vocab_size != meta['vocab_size'] or init_from.startswith('gpt2')) or checkpoint and checkpoint.get('codec', meta) != meta:
+if meta and init_from.startswith('gpt2') or checkpoint and checkpoint.get('codec', meta) != meta:
     refuse(f"the weights were trained on other tokens than dataset {dataset!r} has; choose the dataset that they were trained on, "
            "or for OpenAI's weights one in GPT-2's BPE")
 
@@ -147,13 +147,11 @@ elif init_from == 'resume':
     changed = [f'{k} {v} -> {config[k]}' for k, v in checkpoint['config'].items() if k in config and str(config[k]) != str(v)
                and k not in (*shape, 'init_from', 'out_dir', 'device', 'backend')]
     notice(f"resuming from {saved_path} after {iter_num} iterations, best val loss {best_val_loss:.4f}" + '; not as it was: ' * bool(changed) + ', '.join(changed))
-elif init_from.startswith('gpt2') or '/' in init_from or os.path.isdir(init_from):
+else:
     model = GPT.from_pretrained(init_from, dict(dropout=dropout))
     block_size = block_size if 'block_size' in given else min(block_size, model.config.block_size)
     vocab_size = model.config.vocab_size
     data = open_data()
-else:
-    refuse(f"init_from {init_from!r} is not scratch, resume, auto, the name of a GPT-2 on the hub or a folder with one")
 if block_size != model.config.block_size:
     model.crop_block_size(block_size)
 for k in given & {*shape}:
@@ -177,7 +175,9 @@ model_args = {k: v for k, v in vars(model.config).items() if k not in ('activati
 # ---- processes, precision, optimizer -------------------------------------------------------------------------------------
 host_group = None
 if world_size > 1:
-    torch.distributed.init_process_group(backend, device_id=torch.device(device) if device_type == 'cuda' else None)
+    attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '') if os.environ.get('LOCAL_WORLD_SIZE') == str(world_size) else '' # machines count apart
+    store = torch.distributed.PrefixStore(attempt, next(torch.distributed.rendezvous('env://'))[0]) # torchrun's still has the addresses of the dead
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, device_id=torch.device(device) if device_type == 'cuda' else None)
     host_group = torch.distributed.new_group(backend='gloo') # for what the processes agree on without the device
 stop_signal = 0 # of the signal that asked the run to end, which it does after the iteration at hand and a save
 def ask_to_stop(number, frame):
@@ -188,15 +188,16 @@ def ask_to_stop(number, frame):
 for name in {'SIGINT', 'SIGTERM', 'SIGUSR1'} & set(dir(signal)): # the last is what Slurm can be told to send before its time limit
     signal.signal(getattr(signal, name), ask_to_stop)
 
-model.to(device)
+model.to('cpu' if fsdp else device) # which moves what it shares out, a block at a time
 for block in model.transformer.h if activation_checkpointing else ():
     block.forward = partial(torch.utils.checkpoint.checkpoint, block.forward, use_reentrant=False)
 if fsdp: # blocks are gathered in the precision of their matmuls, as autocast has them; Muon wants whole columns
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     from torch.distributed.tensor import Shard, distribute_tensor # a second to import
+    mesh = torch.distributed.init_device_mesh(device_type, (world_size,))
     halves = MixedPrecisionPolicy(torch.bfloat16 if dtype == 'bfloat16' else None, torch.float32, cast_forward_inputs=False)
     for module in (*model.transformer.h, model):
-        fully_shard(module, mp_policy=MixedPrecisionPolicy() if module is model else halves,
+        fully_shard(module, mesh=mesh, mp_policy=MixedPrecisionPolicy() if module is model else halves,
                     shard_placement_fn=lambda p: Shard(1) if optimizer == 'muon' and p.dim() == 2 else None)
 muon = [Muon(model, muon_lr, weight_decay)] if optimizer == 'muon' else []
 optimizers = [model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type, [p for m in muon for p in m.parts]), *muon]
@@ -206,18 +207,19 @@ if init_from == 'resume' and checkpoint.get('optimizer'):
         for o, kept in zip(optimizers, (checkpoint['optimizer'], checkpoint.get('muon')), strict=False):
             for old, new in zip(kept['param_groups'], o.param_groups, strict=True):
                 old.update({k: v for k, v in new.items() if k != 'params'}) # the moments are the file's, the settings ours
-            o.load_state_dict(kept)
-            for p, moments in o.state.items():
+            params = [p for group in o.param_groups for p in group['params']]
+            for i, moments in kept['state'].items():
                 for k in ('momentum_buffer',) if o in muon else ('exp_avg', 'exp_avg_sq'):
-                    moments[k] = moments[k][:len(p)].reshape(p.shape).clone() # positions may have been cropped
-                    if fsdp:
-                        moments[k] = distribute_tensor(moments[k], p.device_mesh, p.placements)
+                    moments[k] = moments[k][:len(params[i])].reshape(params[i].shape).clone() # positions may have been cropped
+                    if fsdp: # before it goes to the device
+                        moments[k] = distribute_tensor(moments[k], params[i].device_mesh, params[i].placements)
                 moments.get('step', torch.zeros(())).item() # it is a number
+            o.load_state_dict(kept)
         if scaler.is_enabled() and 'scaler' in checkpoint:
             scaler.load_state_dict(checkpoint['scaler'])
     except Exception as e: # what a foreign state raises is anyone's guess
         refuse(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {e}); --init_from=scratch starts anew")
-checkpoint = None
+checkpoint = kept = None # which would stay in host memory
 for module in () if not compile else model.transformer.h if fsdp else [model]:
     module.compile(dynamic=False) # in place: the names of parameters stay
 ddp = world_size > 1 and not fsdp
@@ -225,9 +227,7 @@ wrapped = model # what trains; model itself is what is saved, counted and evalua
 if ddp:
     wrapped = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=micro_steps == 1)
 
-def whole(x):
-    """x with the parts that the other processes have, if it is shared out."""
-    return getattr(x, 'full_tensor', lambda: x)()
+whole = lambda x: getattr(x, 'full_tensor', lambda: x)() # with the parts that the other processes have, if it is shared out
 
 def over_all(x, kind='SUM', group=None):
     """The sum, or the 'MAX', of a tensor over all processes, in place."""
@@ -274,19 +274,17 @@ def save(improved):
     if not torch.stack([whole(p.isfinite().all()) for p in model.parameters()]).all():
         refuse(f"weights are no longer finite at iteration {iter_num}; nothing was saved, what was saved before is as it was")
     saved()
-    paths = [best_path] if save_best and improved else []
-    if keep_checkpoints > 1:
-        paths.append(os.path.join(out_dir, f'ckpt_{iter_num:07d}.pt'))
+    paths = [best_path] * (save_best and improved) + [os.path.join(out_dir, f'ckpt_{iter_num:07d}.pt')] * (keep_checkpoints > 1)
     paths.append(ckpt_path if improved or always_save_checkpoint else last_path)
     weights = {k: v for k, v in model.state_dict().items() if k != 'lm_head.weight'} # which is wte
     state = {'model': weights, 'optimizer': optimizers[0].state_dict(), 'model_args': model_args, 'iter_num': iter_num,
              'best_val_loss': best_val_loss, 'config': config, 'codec': meta, 'wandb_id': wandb_id, 'progress': dict(progress, bad_steps=int(bad))}
     state |= {'scaler': scaler.state_dict()} if scaler.is_enabled() else {}
     state |= {'muon': muon[0].state_dict()} if muon else {}
-    copy = tree_map_only(torch.Tensor, lambda x: whole(x.detach()).to('cpu', copy=True), state) # the updates to come leave it alone
-    if not master_process:
-        return
-    writing, saved_at = writer.submit(save_checkpoint, copy, paths, keep_checkpoints), time.monotonic()
+    host = 'cpu' if master_process else 'meta' # the others only give their parts
+    copy = tree_map_only(torch.Tensor, lambda x: whole(x.detach()).to(host, copy=True), state) # the updates to come leave it alone
+    if master_process:
+        writing, saved_at = writer.submit(save_checkpoint, copy, paths, keep_checkpoints), time.monotonic()
     notice(f"saving {paths[-1]}")
     record('save', iter=iter_num, path=paths[-1])
 
@@ -339,7 +337,6 @@ peak = peak_flops(device, dtype)
 bad = torch.tensor(float(progress['bad_steps']), device=device) # updates in a row that were left out
 left_out = torch.zeros((), device=device) # updates left out since the last log line
 t0, saved_at, logged_at, resumed_at = time.perf_counter(), time.monotonic(), iter_num, iter_num
-model.train()
 bar = tqdm(total=max_iters, initial=iter_num, unit='iter', leave=False, disable=None if master_process else True)
 while True:
     by_clock = master_process and save_minutes and time.monotonic() - saved_at > 60 * save_minutes # one process's clock counts for all
@@ -416,8 +413,11 @@ while True:
 
 bar.close()
 saved()
-if device_type == 'cuda':
-    notice(f"peak memory {torch.cuda.max_memory_allocated() / 2 ** 30:.2f} GiB")
+held = torch.cuda.max_memory_allocated() if device_type == 'cuda' else 0
+with suppress(ImportError): # Windows has none
+    import resource
+    held = held or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+notice(f"peak memory {held / 2 ** 30:.2f} GiB")
 if world_size > 1:
     torch.distributed.destroy_process_group()
 if stopping:

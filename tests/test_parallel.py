@@ -187,7 +187,7 @@ def test_ten_killed_processes_cost_nothing(dataset, tmp_path, way):
     settings = {**LONG, **WAYS[way], 'save_interval': 20, 'max_iters': 3000 if way == 'ddp' else 1200} # the second is slower
     train_in(2, dataset, tmp_path / 'whole', **settings)
     settings = {**ARGS, **settings, 'dataset': dataset, 'out_dir': tmp_path / 'killed', 'init_from': 'auto'}
-    process = start(2, launch=['--standalone', '--max_restarts=15'], **settings)
+    process = start(2, launch=['--standalone', '--max_restarts=10'], **settings)
     rng, killed, before = random.Random(0), 0, set()
     while killed < 10 and process.poll() is None:
         time.sleep(0.05)
@@ -198,7 +198,7 @@ def test_ten_killed_processes_cost_nothing(dataset, tmp_path, way):
             with contextlib.suppress(ProcessLookupError): # it was quicker
                 os.kill(rng.choice(pids), signal.SIGKILL)
                 killed += 1
-    code, out, err = end(process, 200) # more restarts than kills: a process that is killed as it starts can leave gloo a stale address
+    code, out, err = end(process, 200)
     assert code == 0 and killed == 10, (killed, out, err)
     begun = [e['iter'] for e in events(tmp_path / 'killed', 'start')]
     assert begun == sorted(begun) and begun[-1] > 0

@@ -36,6 +36,7 @@ def test_lines_that_people_parse(dataset, tmp_path):
     lines = re.findall(r'^iter (\d+): loss \d\.\d{4}, time \d+\.\d\dms, mfu (?:\d+\.\d\d%|n/a)(?:, .*)?$', out, re.M)
     assert lines == list('012345') # exactly max_iters updates
     assert len(re.findall('^device cpu.*float32.*compile False', out, re.M)) == 1
+    assert os.name != 'posix' or 0.1 < float(re.search(r'^peak memory (\d+\.\d\d) GiB\n\Z', out, re.M).group(1)) < 100
 
 
 def test_training_learns(dataset, tmp_path):
