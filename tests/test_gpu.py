@@ -61,9 +61,9 @@ def test_a_device_that_is_not_there(dataset, tmp_path):
     run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'device': 'cuda:99'}).refused('cuda:99', 'cuda:0')
 
 
-@pytest.mark.parametrize('compile', [False, True])
-def test_a_deterministic_run_goes_on_to_the_same_bits(dataset, tmp_path, compile):
-    args = dict(device='cuda', deterministic=True, compile=compile, dropout=0.1, gradient_accumulation_steps=2)
+@pytest.mark.parametrize('compiled', [False, True])
+def test_a_deterministic_run_goes_on_to_the_same_bits(dataset, tmp_path, compiled):
+    args = dict(device='cuda', deterministic=True, compile=compiled, dropout=0.1, gradient_accumulation_steps=2)
     train(dataset, tmp_path / 'whole', **args)
     train(dataset, tmp_path / 'parts', **args, max_iters=3)
     train(dataset, tmp_path / 'parts', **args, init_from='resume')
