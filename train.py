@@ -79,6 +79,7 @@ max_bad_steps = 10 # updates in a row with a loss or gradient that is not finite
 seed = 1337 # of initial weights, data order and dropout
 deterministic = False # True: the same bits each time on CUDA and compiled too, by slower kernels and no TF32
 fsdp = False # share weights, gradients and moments out among the processes (FSDP2), for models that one GPU cannot hold
+bf16_gradients = False # processes send each other gradients in bfloat16, half the bytes, for slow networks
 backend = 'auto' # between processes: 'nccl' on CUDA, else 'gloo'
 device = 'auto' # 'cuda', 'cuda:1', 'xpu', 'mps' or 'cpu'
 dtype = 'auto' # 'bfloat16', 'float16' (with loss scaling) or 'float32'
@@ -136,8 +137,7 @@ def batches():
             yield batch.result()
 
 # ---- model ---------------------------------------------------------------------------------------------------------------
-iter_num = 0 # updates made so far
-best_val_loss = 1e9
+iter_num, best_val_loss = 0, 1e9 # the first is the number of updates made so far
 shape = ('block_size', 'n_layer', 'n_head', 'n_embd', 'bias', 'rotary', 'ngrams')
 if init_from == 'scratch':
     model = GPT(GPTConfig(vocab_size=vocab_size, dropout=dropout, **{k: config[k] for k in shape} | dict(block_size=block_size)))
@@ -195,9 +195,9 @@ if fsdp: # blocks are gathered in the precision of their matmuls, as autocast ha
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     from torch.distributed.tensor import Shard, distribute_tensor # a second to import
     mesh = torch.distributed.init_device_mesh(device_type, (world_size,))
-    halves = MixedPrecisionPolicy(torch.bfloat16 if dtype == 'bfloat16' else None, torch.float32, cast_forward_inputs=False)
+    half, sent = torch.bfloat16 if dtype == 'bfloat16' else None, torch.bfloat16 if bf16_gradients else torch.float32
     for module in (*model.transformer.h, model):
-        fully_shard(module, mesh=mesh, mp_policy=MixedPrecisionPolicy() if module is model else halves,
+        fully_shard(module, mesh=mesh, mp_policy=MixedPrecisionPolicy(None if module is model else half, sent, cast_forward_inputs=False),
                     shard_placement_fn=lambda p: Shard(1) if optimizer == 'muon' and p.dim() == 2 else None)
 muon = [Muon(model, muon_lr, weight_decay)] if optimizer == 'muon' else []
 optimizers = [model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type, [p for m in muon for p in m.parts]), *muon]
@@ -226,6 +226,9 @@ ddp = world_size > 1 and not fsdp
 wrapped = model # what trains; model itself is what is saved, counted and evaluated
 if ddp:
     wrapped = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=micro_steps == 1)
+if ddp and bf16_gradients: # in a function of ours, for torch's own check knows of no CPU that can
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+    wrapped.register_comm_hook(None, lambda state, bucket: bf16_compress_hook(state, bucket))
 
 whole = lambda x: getattr(x, 'full_tensor', lambda: x)() # with the parts that the other processes have, if it is shared out
 
@@ -279,10 +282,8 @@ def save(improved):
     weights = {k: v for k, v in model.state_dict().items() if k != 'lm_head.weight'} # which is wte
     state = {'model': weights, 'optimizer': optimizers[0].state_dict(), 'model_args': model_args, 'iter_num': iter_num,
              'best_val_loss': best_val_loss, 'config': config, 'codec': meta, 'wandb_id': wandb_id, 'progress': dict(progress, bad_steps=int(bad))}
-    state |= {'scaler': scaler.state_dict()} if scaler.is_enabled() else {}
-    state |= {'muon': muon[0].state_dict()} if muon else {}
-    host = 'cpu' if master_process else 'meta' # the others only give their parts
-    copy = tree_map_only(torch.Tensor, lambda x: whole(x.detach()).to(host, copy=True), state) # the updates to come leave it alone
+    state |= ({'scaler': scaler.state_dict()} if scaler.is_enabled() else {}) | ({'muon': muon[0].state_dict()} if muon else {})
+    copy = tree_map_only(torch.Tensor, lambda x: whole(x.detach()).to('cpu' if master_process else 'meta', copy=True), state) # updates leave it alone
     if master_process:
         writing, saved_at = writer.submit(save_checkpoint, copy, paths, keep_checkpoints), time.monotonic()
     notice(f"saving {paths[-1]}")

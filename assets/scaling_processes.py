@@ -1,10 +1,12 @@
 """
 What a second process on a second core is worth: tokens/s of train.py in two processes against twice those of one, a thread each.
-    python assets/scaling_processes.py [--rounds=3]
-One process, two under DDP and two under FSDP run in turns, over gloo on the CPU, with two micro-batches an iteration in all. A run's number
-is the median of its iterations but the first; all go to results/processes-cpu.json.
+    python assets/scaling_processes.py [--rounds=3] [--shapes=1] [--link=200mbit]
+One process, two under DDP, with gradients in bfloat16 too, and two under FSDP run in turns, over gloo on the CPU, with two micro-batches an iteration in all. A run's number
+is the median of its iterations but the first; all go to results/processes-cpu.json, or with --link, for which Linux's tc makes the
+loopback as slow (as root, and for everything on this machine meanwhile), to results/processes-LINK.json.
 """
 import argparse
+import atexit
 import json
 import os
 import pickle
@@ -19,10 +21,12 @@ import torch
 HERE = os.path.dirname(os.path.abspath(__file__))
 SHAPES = {'the CPU recipe’s shape': dict(n_layer=4, n_head=4, n_embd=128, block_size=64, batch_size=12, max_iters=40),
           '6 layers × 384, block 256, batch 2': dict(n_layer=6, n_head=6, n_embd=384, block_size=256, batch_size=2, max_iters=6)}
-WAYS = {'one': (1, []), 'ddp': (2, []), 'fsdp': (2, ['--fsdp=True'])}
+WAYS = {'one': (1, []), 'ddp': (2, []), 'ddp, bfloat16 gradients': (2, ['--bf16_gradients=True']), 'fsdp': (2, ['--fsdp=True'])}
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument('--rounds', type=int, default=3)
+parser.add_argument('--shapes', type=int, default=2, help="how many of the shapes")
+parser.add_argument('--link', help="tc's word for a rate, such as 200mbit")
 args = parser.parse_args()
 
 def tokens_per_s(folder, shape, n, more):
@@ -40,24 +44,32 @@ def tokens_per_s(folder, shape, n, more):
         log = [e for e in map(json.loads, f) if e['event'] == 'log']
     return median(e['tokens_per_s'] for e in log[1:]), log[-1]['loss']
 
+def slow(command):
+    """Have tc add or delete the link's rate."""
+    if args.link:
+        subprocess.run(f'tc qdisc {command} dev lo root'.split() + ['tbf', 'rate', args.link, 'burst', '256kb', 'latency', '400ms'] * (command == 'add'), check=True)
+
 rows = []
+slow('add')
+atexit.register(slow, 'del')
 with tempfile.TemporaryDirectory() as folder:
     for split in 'train', 'val':
         np.random.default_rng(0).integers(65, size=100000, dtype=np.uint16).tofile(os.path.join(folder, f'{split}.bin'))
     itos = {i: chr(32 + i) for i in range(65)}
     with open(os.path.join(folder, 'meta.pkl'), 'wb') as f:
         pickle.dump({'vocab_size': 65, 'itos': itos, 'stoi': {c: i for i, c in itos.items()}}, f)
-    for name, shape in SHAPES.items():
+    for name, shape in list(SHAPES.items())[:args.shapes]:
         runs = {way: [] for way in WAYS}
         for _ in range(args.rounds):
             for way, (n, more) in WAYS.items():
                 speed, loss = tokens_per_s(folder, shape, n, more)
                 runs[way].append(speed)
                 print(f"{name}, {way}: {speed:,.0f} tok/s, last loss {loss:.5f}", flush=True)
-        for way in 'ddp', 'fsdp':
+        for way in list(WAYS)[1:]:
             ratios = [two / (2 * one) for one, two in zip(runs['one'], runs[way], strict=True)]
             rows.append(dict(shape=name, way=way, processes=2, tokens_per_s=runs[way], one_process=runs['one'], efficiency=median(ratios),
                              least=min(ratios), most=max(ratios)))
             print(f"{name}, {way}: efficiency {median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}")
-with open(os.path.join(HERE, 'results', 'processes-cpu.json'), 'w', encoding='utf-8') as f:
-    json.dump(dict(command=f'python assets/scaling_processes.py --rounds={args.rounds}', torch=torch.__version__, rows=rows), f, indent=1, ensure_ascii=False)
+with open(os.path.join(HERE, 'results', f'processes-{args.link or "cpu"}.json'), 'w', encoding='utf-8') as f:
+    command = f'python assets/scaling_processes.py --rounds={args.rounds} --shapes={args.shapes}' + (f' --link={args.link}' if args.link else '')
+    json.dump(dict(command=command, torch=torch.__version__, rows=rows), f, indent=1, ensure_ascii=False)

@@ -135,6 +135,16 @@ def test_more_processes_and_settings_follow_one(dataset, tmp_path, n, more, way)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('way', WAYS)
+def test_gradients_sent_in_bfloat16_train_nearly_the_same(dataset, tmp_path, way):
+    train_in(1, dataset, tmp_path / 'one')
+    train_in(2, dataset, tmp_path / 'two', bf16_gradients=True, **WAYS[way])
+    follows(tmp_path / 'two', tmp_path / 'one', atol=2e-2)
+    with pytest.raises(AssertionError, match='Mismatched elements'): # they were rounded
+        follows(tmp_path / 'two', tmp_path / 'one', atol=1e-6)
+
+
+@pytest.mark.slow
 def test_tokens_an_iteration_do_not_depend_on_processes(dataset, tmp_path):
     for n in (1, 2, 4):
         out = train_in(n, dataset, tmp_path / str(n), total_batch_tokens=512)
