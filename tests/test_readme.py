@@ -41,7 +41,7 @@ def test_settings_of_train_that_scaling_names_are_there():
     of_torchrun = {name.lstrip('-').replace('-', '_') for action in get_args_parser()._actions for name in action.option_strings}
     doc = (ROOT / 'docs/scaling.md').read_text(encoding='utf-8').split('### Slurm')
     doc = doc[0] + doc[1].split('Five minutes before', 1)[1] # Slurm has its own
-    named = {name.replace('-', '_') for name in re.findall(r'`--([a-z_-]+)', doc)}
+    named = {name.replace('-', '_') for name in re.findall(r'`--([a-z0-9_-]+)', doc)}
     assert {'fsdp', 'signals_to_handle'} <= named and named - {'signal'} <= settings('train.py') | of_torchrun
 
 
