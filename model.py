@@ -395,7 +395,7 @@ def newest_checkpoint(out_dir):
     kept = sorted(glob.glob(os.path.join(glob.escape(out_dir), 'ckpt_[0-9]*.pt')), reverse=True)
     last, ckpt, best = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('_last', '', '_best'))
     problem = None
-    for path in filter(os.path.exists, [last, *kept[:os.path.exists(last)], ckpt, *kept, best]): # the first is there only while it is the newest
+    for path in filter(os.path.exists, [last, ckpt, *kept, best]): # the first is there only while it is the newest
         try:
             return path, load_checkpoint(path), problem
         except UserError as e:

@@ -19,7 +19,7 @@ from data.prepare import Text, find_data, get_codec, load_meta, read_prompts
 from model import GPT, load_checkpoint
 
 # ---- settings ----------------------------------------------------------------------------------------------------------
-init_from = 'resume' # 'resume' for a checkpoint in out_dir; else the name of a GPT-2, such as 'gpt2-xl', or a folder with one
+init_from = 'resume' # 'resume' for a checkpoint in out_dir; else a GPT-2 on the hub, such as 'gpt2-xl', or a folder with one
 out_dir = 'out' # where ckpt.pt is
 start = "\n" # the prompt; FILE:name takes it from a UTF-8 file, LINES:name takes a prompt from each line of one
 num_samples = 10 # of each prompt
@@ -56,7 +56,8 @@ print(f"number of parameters: {model.get_num_params() / 1e6:.2f}M")
 model.to(device, getattr(torch, dtype)).eval()
 
 # ---- samples -----------------------------------------------------------------------------------------------------------
-c, width = model.config, min(model.config.block_size, 2 ** 31 if compile else max(map(len, prompts)) + max_new_tokens)
+c = model.config
+width = c.block_size if compile else min(c.block_size, max(map(len, prompts)) + max_new_tokens)
 each = width * c.n_embd * model.lm_head.weight.element_size() * (2 * c.n_layer + 16) + 16 * c.vocab_size # bytes of a row: cache, prompt, choice
 size = max(1, int((torch.cuda.mem_get_info(device)[0] / 2 if device_type == 'cuda' else 4e9) / each)) # samples at once
 streaming, made, t0 = len(prompts) == 1, 0, time.perf_counter()

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
@@ -42,7 +42,7 @@ save_interval = 0 # iterations between saves besides those after evaluations, 0:
 save_minutes = 0.0 # the same by the clock
 keep_checkpoints = 1 # above 1, the last so many stay as ckpt_ITERATION.pt, beside ckpt.pt
 save_best = False # also keep the state with the lowest val loss, as ckpt_best.pt
-init_from = 'scratch' # 'resume', 'auto' (resume if out_dir has a checkpoint, else scratch), 'gpt2', 'gpt2-xl' and so on, or a folder
+init_from = 'scratch' # 'resume', 'auto' (resume if out_dir has a checkpoint, else scratch), a GPT-2 on the hub such as 'gpt2-xl', or a folder with one
 wandb_log = False # metrics.jsonl is written in any case
 wandb_project = 'owt'
 wandb_run_name = 'gpt2'
@@ -113,8 +113,7 @@ if init_from in ('resume', 'auto'):
     if problem and checkpoint:
         notice(f"{problem}; going on from {saved_path}")
     init_from = 'resume' if checkpoint else 'scratch'
-if checkpoint and 'block_size' not in given:
-    block_size = checkpoint['model_args']['block_size']
+block_size = checkpoint['model_args']['block_size'] if checkpoint and 'block_size' not in given else block_size
 vocab_size = checkpoint['model_args']['vocab_size'] if checkpoint else meta['vocab_size'] if meta else 50304
 if meta and init_from.startswith('gpt2') or checkpoint and checkpoint.get('codec', meta) != meta:
     refuse(f"the weights were trained on other tokens than dataset {dataset!r} has; choose the dataset that they were trained on, "
@@ -137,7 +136,7 @@ def batches():
             yield batch.result()
 
 # ---- model ---------------------------------------------------------------------------------------------------------------
-iter_num, best_val_loss = 0, 1e9 # the first is the number of updates made so far
+iter_num, best_val_loss = 0, 1e9 # iter_num counts the updates made
 shape = ('block_size', 'n_layer', 'n_head', 'n_embd', 'bias', 'rotary', 'ngrams')
 if init_from == 'scratch':
     model = GPT(GPTConfig(vocab_size=vocab_size, dropout=dropout, **{k: config[k] for k in shape} | dict(block_size=block_size)))
@@ -175,7 +174,7 @@ model_args = {k: v for k, v in vars(model.config).items() if k not in ('activati
 # ---- processes, precision, optimizer -------------------------------------------------------------------------------------
 host_group = None
 if world_size > 1:
-    attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '') if os.environ.get('LOCAL_WORLD_SIZE') == str(world_size) else '' # machines count apart
+    attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '') if os.environ.get('LOCAL_WORLD_SIZE') == str(world_size) else '' # machines may differ in it
     store = torch.distributed.PrefixStore(attempt, next(torch.distributed.rendezvous('env://'))[0]) # torchrun's still has the addresses of the dead
     torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, device_id=torch.device(device) if device_type == 'cuda' else None)
     host_group = torch.distributed.new_group(backend='gloo') # for what the processes agree on without the device
@@ -188,7 +187,7 @@ def ask_to_stop(number, frame):
 for name in {'SIGINT', 'SIGTERM', 'SIGUSR1'} & set(dir(signal)): # the last is what Slurm can be told to send before its time limit
     signal.signal(getattr(signal, name), ask_to_stop)
 
-model.to('cpu' if fsdp else device) # which moves what it shares out, a block at a time
+model.to('cpu' if fsdp else device) # fully_shard moves a block at a time
 for block in model.transformer.h if activation_checkpointing else ():
     block.forward = partial(torch.utils.checkpoint.checkpoint, block.forward, use_reentrant=False)
 if fsdp: # blocks are gathered in the precision of their matmuls, as autocast has them; Muon wants whole columns
@@ -211,7 +210,7 @@ if init_from == 'resume' and checkpoint.get('optimizer'):
             for i, moments in kept['state'].items():
                 for k in ('momentum_buffer',) if o in muon else ('exp_avg', 'exp_avg_sq'):
                     moments[k] = moments[k][:len(params[i])].reshape(params[i].shape).clone() # positions may have been cropped
-                    if fsdp: # before it goes to the device
+                    if fsdp: # one at a time is whole on the device
                         moments[k] = distribute_tensor(moments[k], params[i].device_mesh, params[i].placements)
                 moments.get('step', torch.zeros(())).item() # it is a number
             o.load_state_dict(kept)
@@ -226,7 +225,7 @@ ddp = world_size > 1 and not fsdp
 wrapped = model # what trains; model itself is what is saved, counted and evaluated
 if ddp:
     wrapped = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=micro_steps == 1)
-if ddp and bf16_gradients: # in a function of ours, for torch's own check knows of no CPU that can
+if ddp and bf16_gradients: # in a function of ours, since torch refuses its own by name on CPUs
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
     wrapped.register_comm_hook(None, lambda state, bucket: bf16_compress_hook(state, bucket))
 
@@ -277,7 +276,8 @@ def save(improved):
     if not torch.stack([whole(p.isfinite().all()) for p in model.parameters()]).all():
         refuse(f"weights are no longer finite at iteration {iter_num}; nothing was saved, what was saved before is as it was")
     saved()
-    paths = [best_path] * (save_best and improved) + [os.path.join(out_dir, f'ckpt_{iter_num:07d}.pt')] * (keep_checkpoints > 1)
+    kept_path = os.path.join(out_dir, f'ckpt_{iter_num:07d}.pt')
+    paths = ([best_path] if save_best and improved else []) + ([kept_path] if keep_checkpoints > 1 else [])
     paths.append(ckpt_path if improved or always_save_checkpoint else last_path)
     weights = {k: v for k, v in model.state_dict().items() if k != 'lm_head.weight'} # which is wte
     state = {'model': weights, 'optimizer': optimizers[0].state_dict(), 'model_args': model_args, 'iter_num': iter_num,
@@ -414,11 +414,10 @@ while True:
 
 bar.close()
 saved()
-held = torch.cuda.max_memory_allocated() if device_type == 'cuda' else 0
-with suppress(ImportError): # Windows has none
-    import resource
-    held = held or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
-notice(f"peak memory {held / 2 ** 30:.2f} GiB")
+if device_type == 'cuda':
+    notice(f"peak memory {torch.cuda.max_memory_allocated() / 2 ** 30:.2f} GiB")
+elif device_type == 'cpu' and sys.platform == 'linux': # getrusage would count what the process was before it became this one
+    notice(f"peak memory {int(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0]) / 2 ** 20:.2f} GiB")
 if world_size > 1:
     torch.distributed.destroy_process_group()
 if stopping:

@@ -208,10 +208,10 @@ def loss():
             for who, config in runs[n % len(runs):] + runs[:n % len(runs)]:
                 out = os.path.join(folder, str(len(rows)))
                 own = [] if who == 'nanoGPT' else [f'--seed={seed}', f'--device={args.device}']
-                lines, seconds, memory = process(['train.py', *config, f'--dataset={data}', f'--out_dir={out}', *own, *args.more],
+                lines, seconds, _ = process(['train.py', *config, f'--dataset={data}', f'--out_dir={out}', *own, *args.more],
                                                  args.peer if who == 'nanoGPT' else ROOT)
                 mean, iterations = whole_val(os.path.join(out, 'ckpt.pt'), data, 64 if cpu else 256)
-                rows.append(dict(who=who, config=' '.join(config), seed=int(seed), seconds=seconds, memory_mb=memory, whole_val=mean,
+                rows.append(dict(who=who, config=' '.join(config), seed=int(seed), seconds=seconds, whole_val=mean,
                                  iterations=iterations, curve=printed(lines, r'step \d+: .*val loss ([\d.]+)')))
                 print(f"{who} {' '.join(config)}, seed {seed}: {seconds:.1f} s, {mean:.4f} over all of val.bin after {iterations} iterations", flush=True)
                 record(rows)

@@ -2,14 +2,15 @@
 What a second process on a second core is worth: tokens/s of train.py in two processes against twice those of one, a thread each.
     python assets/scaling_processes.py [--rounds=3] [--shapes=1] [--link=200mbit]
 One process, two under DDP, with gradients in bfloat16 too, and two under FSDP run in turns, over gloo on the CPU, with two micro-batches an iteration in all. A run's number
-is the median of its iterations but the first; all go to results/processes-cpu.json, or with --link, for which Linux's tc makes the
-loopback as slow (as root, and for everything on this machine meanwhile), to results/processes-LINK.json.
+is the median of its iterations but the first; all go to results/processes-cpu.json. With --link they go to results/processes-LINK.json,
+and Linux's tc makes the loopback as slow, both directions together, for everything on this machine meanwhile; it takes root.
 """
 import argparse
 import atexit
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,11 +48,13 @@ def tokens_per_s(folder, shape, n, more):
 def slow(command):
     """Have tc add or delete the link's rate."""
     if args.link:
-        subprocess.run(f'tc qdisc {command} dev lo root'.split() + ['tbf', 'rate', args.link, 'burst', '256kb', 'latency', '400ms'] * (command == 'add'), check=True)
+        rate = f'tbf rate {args.link} burst 256kb latency 400ms' if command == 'add' else ''
+        subprocess.run(f'tc qdisc {command} dev lo root {rate}'.split(), check=True)
 
 rows = []
 slow('add')
 atexit.register(slow, 'del')
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) # which atexit hears of
 with tempfile.TemporaryDirectory() as folder:
     for split in 'train', 'val':
         np.random.default_rng(0).integers(65, size=100000, dtype=np.uint16).tofile(os.path.join(folder, f'{split}.bin'))

@@ -384,7 +384,7 @@ class Tokens:
     """
     A split of the dataset in folder, in windows of T ids and the next. Ends the script with a sentence if the bin is missing,
     cut short, shorter than a window, holds an id from vocab_size up, which on a GPU would be an assertion without a name, or
-    is of another vocabulary than the model's, of vocab_size.
+    if the dataset's vocabulary is of another size than the model's.
     """
     def __init__(self, folder, split, meta, vocab_size, T):
         self.path, self.dtype = os.path.join(folder, split + '.bin'), np.dtype((meta or {}).get('dtype', 'uint16'))

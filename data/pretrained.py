@@ -38,8 +38,9 @@ def read_pretrained(model_type):
         if not state:
             raise FileNotFoundError(f"no model*.safetensors in {folder}")
     except Exception as e: # what the hub, its cache and half a file raise is anyone's guess
-        what = 'pip install transformers' if isinstance(e, ImportError) else 'init_from takes a GPT-2 on the hub, a folder with one, or a word that --help names'
-        raise UserError(f"cannot read config.json and model.safetensors of {model_type!r}; {what} ({type(e).__name__}: {str(e).split('. ')[0]})") from e
+        missing = 'pip install transformers to read them; ' * isinstance(e, ImportError)
+        raise UserError(f"cannot read config.json and model.safetensors of {model_type!r}; {missing}init_from takes a GPT-2 on the hub, a folder "
+                        f"with one, or a word that --help names ({type(e).__name__}: {str(e).split('. ')[0]})") from e
     able = dict(model_type=['gpt2'], layer_norm_epsilon=[1e-5], scale_attn_weights=[True], scale_attn_by_inverse_layer_idx=[False],
                 tie_word_embeddings=[True], n_inner=[4 * hf.get('n_embd', 0)], activation_function=list(ACTIVATIONS))
     odd = {k: hf[k] for k, v in able.items() if hf.get(k) not in (None, *v)} | {k: 'missing' for k in SIZES.values() if k not in hf}

@@ -23,6 +23,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+os.environ['HF_HUB_OFFLINE'] = '1' # read when huggingface_hub is first imported: no test fetches anything
 
 # a run of a second: every setting that makes one small
 TINY = dict(n_layer=2, n_head=2, n_embd=32, block_size=16, batch_size=4, gradient_accumulation_steps=1, max_iters=6,

@@ -205,15 +205,6 @@ def test_a_damaged_file_is_named_and_the_one_before_is_used(dataset, tmp_path):
     assert_same(what_counts(whole)['model'], what_counts(tmp_path)['model'])
 
 
-def test_the_newest_is_used_where_ckpt_keeps_the_best(dataset, tmp_path):
-    args = dict(always_save_checkpoint=False, keep_checkpoints=2, save_interval=1, eval_interval=100)
-    train(dataset, tmp_path, **args, max_iters=5)
-    train(dataset, tmp_path, **args, max_iters=7, init_from='resume', learning_rate=100) # which makes it worse
-    os.truncate(tmp_path / 'ckpt_last.pt', 5000)
-    assert load_checkpoint(tmp_path / 'ckpt.pt')['iter_num'] == 5
-    assert newest_checkpoint(str(tmp_path))[1]['iter_num'] == 7
-
-
 def test_auto_does_not_write_over_what_it_cannot_read(dataset, tmp_path):
     (tmp_path / 'ckpt.pt').write_bytes(b'damaged')
     run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'init_from': 'auto'}).refused('ckpt.pt', 'move it away')

@@ -141,7 +141,7 @@ def test_gradients_sent_in_bfloat16_train_nearly_the_same(dataset, tmp_path, way
     train_in(2, dataset, tmp_path / 'two', bf16_gradients=True, **WAYS[way])
     follows(tmp_path / 'two', tmp_path / 'one', atol=2e-2)
     with pytest.raises(AssertionError, match='Mismatched elements'): # they were rounded
-        follows(tmp_path / 'two', tmp_path / 'one', atol=1e-6)
+        follows(tmp_path / 'two', tmp_path / 'one', atol=1e-4)
 
 
 @pytest.mark.slow

@@ -3,12 +3,11 @@ import json
 import os
 import shutil
 
-os.environ['HF_HUB_OFFLINE'] = '1' # read when huggingface_hub is first imported
+import pytest
+import torch
+from conftest import TINY, make_dataset, run, run_process, train
 
-import pytest # noqa: E402
-import torch # noqa: E402
-from conftest import TINY, make_dataset, run, run_process, train # noqa: E402
-from model import GPT, GPTConfig, load_checkpoint # noqa: E402
+from model import GPT, GPTConfig, load_checkpoint
 
 transformers = pytest.importorskip('transformers', reason="transformers is not installed")
 
@@ -187,16 +186,17 @@ def test_unknown_hub_names_are_refused():
     assert_refused('not a name', 'not a name')
 
 
-def test_hub_names(folder, bpe_style, tmp_path, monkeypatch):
+@pytest.mark.parametrize('name', ['someone/tiny', 'tinygpt2'])
+def test_hub_names(folder, bpe_style, tmp_path, monkeypatch, name):
     """A name that is already in the hub's cache, laid out by hand: any GPT-2, in all scripts, not just OpenAI's four."""
     from huggingface_hub import constants
-    repository = tmp_path / 'hub/models--tinygpt2'
+    repository = tmp_path / 'hub' / ('models--' + name.replace('/', '--'))
     shutil.copytree(folder, repository / 'snapshots' / ('0' * 40))
     (repository / 'refs').mkdir()
     (repository / 'refs/main').write_text('0' * 40)
     monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
-    assert_equal_logits(make_gpt2(), GPT.from_pretrained('tinygpt2'))
-    train(bpe_style, tmp_path, init_from='tinygpt2', max_iters=1)
+    assert_equal_logits(make_gpt2(), GPT.from_pretrained(name))
+    train(bpe_style, tmp_path, init_from=name, max_iters=1)
 
 
 @pytest.mark.skipif(not os.environ.get('TIKTOKEN_CACHE_DIR'), reason="TIKTOKEN_CACHE_DIR, with GPT-2's BPE in it, is not set")
