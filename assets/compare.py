@@ -223,7 +223,7 @@ JOBS = {
     'sample': lambda: generation(GPTConfig(64, 65, 4, 4, 128, bias=False), 1, 10, 500, 2, {
         '10 x 500 tokens, exact': {}, '10 x 500 tokens, context_stride 32': dict(context_stride=32)}),
     'long': lambda: generation(GPTConfig(1024, 50304, 12, 12, 768, bias=False), 500, 10, 200, 1, {'10 x 200 tokens after 500': {}}),
-    'small': lambda: training(RECIPE, 65, 150),
+    'small': lambda: training(RECIPE, 65, 400),
     'middle': lambda: training(MIDDLE, 65, 24),
     'vocab': lambda: training(dict(n_layer=4, n_head=4, n_embd=256, block_size=256, batch_size=4), 50304, 24),
     'start': lambda: {what: pairs for what, pairs in training(RECIPE, 65, 1).items() if what == 'whole process, s'},
