@@ -209,7 +209,7 @@ def loss():
                 out = os.path.join(folder, str(len(rows)))
                 own = [] if who == 'nanoGPT' else [f'--seed={seed}', f'--device={args.device}']
                 lines, seconds, _ = process(['train.py', *config, f'--dataset={data}', f'--out_dir={out}', *own, *args.more],
-                                                 args.peer if who == 'nanoGPT' else ROOT)
+                                            args.peer if who == 'nanoGPT' else ROOT)
                 mean, iterations = whole_val(os.path.join(out, 'ckpt.pt'), data, 64 if cpu else 256)
                 rows.append(dict(who=who, config=' '.join(config), seed=int(seed), seconds=seconds, whole_val=mean,
                                  iterations=iterations, curve=printed(lines, r'step \d+: .*val loss ([\d.]+)')))

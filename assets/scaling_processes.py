@@ -1,9 +1,10 @@
 """
 What a second process on a second core is worth: tokens/s of train.py in two processes against twice those of one, a thread each.
     python assets/scaling_processes.py [--rounds=3] [--shapes=1] [--link=200mbit]
-One process, two under DDP, with gradients in bfloat16 too, and two under FSDP run in turns, over gloo on the CPU, with two micro-batches an iteration in all. A run's number
-is the median of its iterations but the first; all go to results/processes-cpu.json. With --link they go to results/processes-LINK.json,
-and Linux's tc makes the loopback as slow, both directions together, for everything on this machine meanwhile; it takes root.
+One process, two under DDP, with gradients in bfloat16 too, and two under FSDP run in turns, over gloo on the CPU, with two
+micro-batches an iteration in all. A run's number is the median of its iterations but the first; all go to results/processes-cpu.json.
+With --link they go to results/processes-LINK.json, and Linux's tc makes the loopback as slow, both directions together, for
+everything on this machine meanwhile; it takes root.
 """
 import argparse
 import atexit
