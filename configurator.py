@@ -1,16 +1,14 @@
 """
 Overrides a script's settings and settles what every script must agree on about the machine.
 
-A script states its settings as plain globals and then runs this file in its own namespace. On the command line, left to
-right, the later wins:
+A script states its settings as plain globals and then runs this file in its own namespace. On its command line the later wins:
     python train.py config/x.py config/y.py --batch_size=32 --learning_rate 1e-3 compile=false
-A config file is Python that sees the script's globals; of what it assigns only settings are taken over. A number is
-converted when nothing is lost (1e4 -> 10000, 1 -> 1.0), text stays as typed, --help lists all. A mistake ends the script
-with one line on stderr and exit status 1.
+A config file is Python that sees the script's globals; of what it assigns only settings are taken over. A number is converted when nothing
+is lost (1e4 -> 10000, 1 -> 1.0), text stays as typed, --help lists all. A mistake ends the script with one line on stderr and status 1.
 
-Beside the settings, which are now final, it leaves: refuse, which ends the script with a sentence, as what model.py refuses
-does; config, every setting with its value; given, the names set by hand; rank, local_rank, world_size, this process among
-those of torchrun; device_type, 'cuda', 'xpu', 'mps' or 'cpu'; ctx, the precision of forward passes, to be entered.
+Beside the settings, which are now final, it leaves: refuse, which ends the script with a sentence, as what model.py refuses does; config,
+every setting with its value; given, the names set by hand; rank, local_rank, world_size, this process among those of torchrun; device_type,
+'cuda', 'xpu', 'mps' or 'cpu'; ctx, the precision of forward passes, to be entered.
 """
 
 def refuse(message):
@@ -65,7 +63,7 @@ def _configure(space, argv=None):
         except (ValueError, KeyError, ArithmeticError):
             refuse(f"{where}: {key} takes {wanted}, as in {key}={defaults[key]!r}; got {value!r}")
         least = 1 if key in from_one_up else min(0, defaults[key]) if kind in (int, float) else result
-        below = 1 if key in ('dropout', 'beta1', 'beta2') else 2 ** 64 if key == 'seed' else 2 ** 31 if kind is int else None
+        below = 1 if key in ('dropout', 'ngram_dropout', 'beta1', 'beta2') else 2 ** 64 if key == 'seed' else 2 ** 31 if kind is int else None
         if result < least or below is not None and result >= below:
             refuse(f"{where}: {key} must be at least {least}{f' and below {below}' if below else ''}, got {result}")
         if result not in choices.get(key, [result]):
@@ -139,7 +137,6 @@ def _settle(s, given):
         getattr(out, 'reconfigure', dict)(encoding='utf-8', errors='backslashreplace', line_buffering=True) # Windows would write in a codepage
     rank, local_rank, world_size = (int(os.environ.get(k, d)) for k, d in (('RANK', 0), ('LOCAL_RANK', 0), ('WORLD_SIZE', 1)))
 
-    # device: the accelerator if there is one
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     offers = ['cpu', *([accelerator.type] + [f'{accelerator.type}:{i}' for i in range(torch.accelerator.device_count())] if accelerator else [])]
     s['device'] = offers[:2][-1] if s['device'] == 'auto' else s['device']
@@ -158,8 +155,7 @@ def _settle(s, given):
         for limit, size in ((-3, 2 ** 30), (-1, 2 ** 31 - 1)): # keep freed blocks, which the kernel would take back and clear at each step
             ctypes.CDLL(None).mallopt(limit, size)
 
-    # precision: bfloat16 where the device itself computes in it, emulation does not count
-    if s['dtype'] == 'auto':
+    if s['dtype'] == 'auto': # bfloat16 where the device itself computes in it, emulation does not count
         native = {'cuda': lambda: torch.cuda.is_bf16_supported(including_emulation=False), 'xpu': lambda: True}
         s['dtype'] = 'float32' if device_type not in native else 'bfloat16' if native[device_type]() else 'float16'
     ctx = contextlib.nullcontext() if s['dtype'] == 'float32' else torch.autocast(device_type, getattr(torch, s['dtype']))
@@ -172,8 +168,7 @@ def _settle(s, given):
     if device_type == 'cpu' and kernels and rank == 0 and not (torch.backends.mkldnn.is_available() and getattr(torch.ops.mkldnn, kernels)()):
         print(f"warning: no fast {s['dtype']} on this CPU; float32 can be hundreds of times faster")
 
-    # compilation: on CUDA, where it pays within minutes; asked for by hand it is not second-guessed
-    if s['compile'] == 'auto':
+    if s['compile'] == 'auto': # on CUDA, where it pays within minutes; asked for by hand it is not second-guessed
         try: # one tiny kernel shows whether the driver, Triton and a C compiler are all there
             s['compile'] = device_type == 'cuda' and torch.compile(lambda x: x * 2 + 1)(torch.ones(2, device=device)).tolist() == [3, 3]
         except Exception as e:

@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,7 @@ class GPTConfig:
     activation: str = 'gelu' # a key of ACTIVATIONS
     rotary: bool = False # positions turn queries and keys (Su et al., arXiv:2104.09864), there is no wpe
     ngrams: int = 0 # rows of a table, wng, for the last 2, 3 and 4 tokens together, added to each token's embedding
+    ngram_dropout: float = 0.0 # share of these rows left out in training
 
     def __post_init__(self):
         for name, kind in self.__annotations__.items():
@@ -89,8 +91,7 @@ class CausalSelfAttention(nn.Module):
         elif cache is not None:
             cache[:, :, :, at:at + T] = qkv[1:]
             k, v = cache[:, :, :, :at + 1] if at else (k, v)
-        p = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p, is_causal=T > 1) # (B, nh, T, hs)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self.dropout * self.training, is_causal=T > 1) # (B, nh, T, hs)
         return self.resid_dropout(self.c_proj(y.transpose(1, 2).reshape(B, T, C)))
 
 class MLP(nn.Module):
@@ -177,7 +178,7 @@ class GPT(nn.Module):
         else:
             x = x + h.wpe(position)
         if c.ngrams:
-            x = x + h.wng(hashed(idx, c.ngrams)[:, -T:]).sum(-2)
+            x = x + F.dropout1d(h.wng(hashed(idx, c.ngrams)[:, -T:]).flatten(0, 1), c.ngram_dropout, self.training).sum(-2).view_as(x)
         x = h.drop(x)
         for i, block in enumerate(h.h):
             x = block(x, cache[i] if cache else None, at, mask, turn)
@@ -225,8 +226,7 @@ class GPT(nn.Module):
         """The GPT-2 of a hub name such as 'gpt2-xl', or of a folder that transformers wrote. Only dropout may be overridden. Raises
         UserError with what is wrong."""
         from data.pretrained import read_pretrained
-        more = set(override_args or {}) - {'dropout'}
-        if more:
+        if more := set(override_args or {}) - {'dropout'}:
             raise UserError(f"only dropout may be overridden, got {', '.join(sorted(more))}")
         args, state = read_pretrained(model_type)
         return cls.from_state(GPTConfig(**args, **(override_args or {})), state)
@@ -264,13 +264,12 @@ class GPT(nn.Module):
 
     # ---- generation ----------------------------------------------------------------------------------------------------
     @torch.inference_mode()
-    def stream(self, prompts, max_new_tokens, temperature=1.0, top_k=None, top_p=None, context_stride=1, n_vocab=None,
-               draws=None, compiled=False):
-        """Yields, max_new_tokens times, the next id of each row, (B,) on the model's device. prompts are B lists of ids; each row
-        gets what it would get alone. For the choice see pick; draws (B, max_new_tokens) default to torch's CPU generator,
-        ids from n_vocab up are never drawn. compiled makes a step one graph of static shapes, a CUDA graph where there is CUDA.
-        Keys and values are kept until a row fills block_size. Positions are absolute: from there on the window moves, by
-        context_stride tokens at once, and is computed anew. Raises UserError for an empty prompt or an impossible stride."""
+    def stream(self, prompts, max_new_tokens, temperature=1.0, top_k=None, top_p=None, context_stride=1, n_vocab=None, draws=None, compiled=False):
+        """Yields, max_new_tokens times, the next id of each row, (B,) on the model's device. prompts are B lists of ids; each row gets what
+        it would get alone. For the choice see pick; draws (B, max_new_tokens) default to torch's CPU generator, ids from n_vocab up are
+        never drawn. compiled makes a step one graph of static shapes, a CUDA graph where there is CUDA. Keys and values are kept until a
+        row fills block_size. Positions are absolute: from there on the window moves, by context_stride tokens at once, and is computed
+        anew. Raises UserError for an empty prompt or an impossible stride."""
         def choose(x, draws): # from last hidden states (B, C)
             return pick(self.lm_head(x)[:, :n_vocab].float(), draws, temperature, top_k, top_p)
         def step(recent, at, cache, draws):
@@ -322,10 +321,17 @@ class GPT(nn.Module):
                 break
         return torch.cat(ids, 1)
 
+class Float32Stays(torch.overrides.TorchFunctionMode):
+    """Where functions of torch ask for bfloat16, they get a copy as it is."""
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return args[0].clone() if func is torch.Tensor.bfloat16 else func(*args, **(kwargs or {}))
+
 class Muon(torch.optim.Muon):
     """torch's, for the matrices of model's blocks. What it knows are views of them, three of each c_attn, because queries, keys and values are
-    orthogonalised apart; take_gradients before each step. The learning rate is that of Jordan et al. (kellerjordan.github.io/posts/muon)."""
-    def __init__(self, model, lr, weight_decay):
+    orthogonalised apart; take_gradients before each step. lr is that of Jordan et al. (kellerjordan.github.io/posts/muon). bfloat16, which many
+    CPUs and older GPUs have no instructions for, only with half."""
+    def __init__(self, model, lr, weight_decay, half=False):
+        self.precision = nullcontext() if half else Float32Stays()
         self.parts = {p: [nn.Parameter(part) for part in p.detach().chunk(3 if 'c_attn' in name else 1)]
                       for name, p in model.transformer.h.named_parameters() if p.dim() == 2}
         super().__init__([part for parts in self.parts.values() for part in parts], lr=lr, weight_decay=weight_decay)
@@ -334,6 +340,10 @@ class Muon(torch.optim.Muon):
         for p, parts in self.parts.items():
             for part, grad in zip(parts, p.grad.chunk(len(parts)), strict=True):
                 part.grad = grad
+
+    def step(self, closure=None):
+        with self.precision:
+            return super().step(closure)
 
 def pick(logits, draws, temperature, top_k=None, top_p=None):
     """One id a row, (B,), from logits (B, V), where the row's number in draws, (B,) in [0, 1), falls among the probabilities of
@@ -421,8 +431,7 @@ def save_checkpoint(state, paths, keep=1):
         if os.path.exists(part):
             os.remove(part)
     if os.name == 'posix':
-        fd = os.open(folder or '.', os.O_RDONLY)
-        os.fsync(fd) # the renaming itself
+        os.fsync(fd := os.open(folder or '.', os.O_RDONLY)) # the renaming itself
         os.close(fd)
     kept, last = (sorted(glob.glob(os.path.join(glob.escape(folder), name))) for name in ('ckpt_[0-9]*.pt', 'ckpt_last.pt'))
     for path in (kept[:-keep] if keep > 1 else []) + (last if paths[-1].endswith('ckpt.pt') else []):

@@ -60,6 +60,7 @@ activation_checkpointing = False # keep each block's input only, compute the res
 logit_rows = 0 # of logits held at once for the loss, which saves memory; 0: those of 32 MB on a CPU, all elsewhere
 rotary = False # positions by turning queries and keys: better, but neither nanoGPT nor transformers' GPT-2 reads it
 ngrams = 0 # rows of a table for the last 2, 3 and 4 tokens together, which gives small models a head start; the same holds for it
+ngram_dropout = 0.0 # share of these rows left out in training, where the data is seen many times
 optimizer = 'adamw' # 'muon': torch's Muon for the blocks' matrices, AdamW for the rest
 learning_rate = 6e-4 # of AdamW, the largest
 muon_lr = 0.02 # of Muon, the largest; it rises and falls as the other does
@@ -75,7 +76,6 @@ warmup_iters = 2000
 lr_decay_iters = 600000 # where it arrives at min_lr; usually max_iters
 min_lr = 6e-5 # usually a tenth of learning_rate
 max_bad_steps = 10 # updates in a row with a loss or gradient that is not finite before the run stops
-# machine: auto means whatever this one does best
 seed = 1337 # of initial weights, data order and dropout
 deterministic = False # True: the same bits each time on CUDA and compiled too, by slower kernels and no TF32
 fsdp = False # share weights, gradients and moments out among the processes (FSDP2), for models that one GPU cannot hold
@@ -138,10 +138,11 @@ def batches():
 # ---- model ---------------------------------------------------------------------------------------------------------------
 iter_num, best_val_loss = 0, 1e9 # iter_num counts the updates made
 shape = ('block_size', 'n_layer', 'n_head', 'n_embd', 'bias', 'rotary', 'ngrams')
+drops = dict(dropout=dropout, ngram_dropout=ngram_dropout)
 if init_from == 'scratch':
-    model = GPT(GPTConfig(vocab_size=vocab_size, dropout=dropout, **{k: config[k] for k in shape} | dict(block_size=block_size)))
+    model = GPT(GPTConfig(vocab_size=vocab_size, **{k: config[k] for k in shape} | drops | dict(block_size=block_size)))
 elif init_from == 'resume':
-    model = GPT.from_checkpoint(checkpoint, dict(dropout=dropout))
+    model = GPT.from_checkpoint(checkpoint, drops)
     iter_num, best_val_loss = checkpoint['iter_num'], checkpoint['best_val_loss']
     changed = [f'{k} {v} -> {config[k]}' for k, v in checkpoint['config'].items() if k in config and str(config[k]) != str(v)
                and k not in (*shape, 'init_from', 'out_dir', 'device', 'backend')]
@@ -169,7 +170,7 @@ if total_batch_tokens:
     config['gradient_accumulation_steps'] = gradient_accumulation_steps
 micro_steps = gradient_accumulation_steps // world_size # micro-batches of this process in one iteration
 tokens_per_iter = gradient_accumulation_steps * batch_size * block_size
-model_args = {k: v for k, v in vars(model.config).items() if k not in ('activation', 'rotary', 'ngrams') or v != getattr(GPTConfig, k)}
+model_args = {k: v for k, v in vars(model.config).items() if k not in ('activation', 'rotary', 'ngrams', 'ngram_dropout') or v != getattr(GPTConfig, k)}
 
 # ---- processes, precision, optimizer -------------------------------------------------------------------------------------
 host_group = None
@@ -198,7 +199,7 @@ if fsdp: # blocks are gathered in the precision of their matmuls, as autocast ha
     for module in (*model.transformer.h, model):
         fully_shard(module, mesh=mesh, mp_policy=MixedPrecisionPolicy(None if module is model else half, sent, cast_forward_inputs=False),
                     shard_placement_fn=lambda p: Shard(1) if optimizer == 'muon' and p.dim() == 2 else None)
-muon = [Muon(model, muon_lr, weight_decay)] if optimizer == 'muon' else []
+muon = [Muon(model, muon_lr, weight_decay, dtype == 'bfloat16')] if optimizer == 'muon' else []
 optimizers = [model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type, [p for m in muon for p in m.parts]), *muon]
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')
 if init_from == 'resume' and checkpoint.get('optimizer'):
@@ -222,9 +223,8 @@ checkpoint = kept = None # which would stay in host memory
 for module in () if not compile else model.transformer.h if fsdp else [model]:
     module.compile(dynamic=False) # in place: the names of parameters stay
 ddp = world_size > 1 and not fsdp
-wrapped = model # what trains; model itself is what is saved, counted and evaluated
-if ddp:
-    wrapped = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=micro_steps == 1)
+parallel = partial(torch.nn.parallel.DistributedDataParallel, gradient_as_bucket_view=True, static_graph=micro_steps == 1)
+wrapped = parallel(model) if ddp else model # what trains; model itself is what is saved, counted and evaluated
 if ddp and bf16_gradients: # in a function of ours, since torch refuses its own by name on CPUs
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
     wrapped.register_comm_hook(None, lambda state, bucket: bf16_compress_hook(state, bucket))
@@ -276,8 +276,7 @@ def save(improved):
     if not torch.stack([whole(p.isfinite().all()) for p in model.parameters()]).all():
         refuse(f"weights are no longer finite at iteration {iter_num}; nothing was saved, what was saved before is as it was")
     saved()
-    kept_path = os.path.join(out_dir, f'ckpt_{iter_num:07d}.pt')
-    paths = ([best_path] if save_best and improved else []) + ([kept_path] if keep_checkpoints > 1 else [])
+    paths = [best_path] * (save_best and improved) + [os.path.join(out_dir, f'ckpt_{iter_num:07d}.pt')] * (keep_checkpoints > 1)
     paths.append(ckpt_path if improved or always_save_checkpoint else last_path)
     weights = {k: v for k, v in model.state_dict().items() if k != 'lm_head.weight'} # which is wte
     state = {'model': weights, 'optimizer': optimizers[0].state_dict(), 'model_args': model_args, 'iter_num': iter_num,
@@ -329,12 +328,10 @@ git = shutil.which('git') and subprocess.run(['git', '-C', _here, 'rev-parse', '
 record('start', iter=iter_num, time=time.time(), config=config, torch=torch.__version__, python=sys.version.split()[0],
        world_size=world_size, device=torch.cuda.get_device_name(device) if device_type == 'cuda' else device_type,
        commit=git.stdout.strip() if git else None)
-notice(f"tokens per iteration will be: {tokens_per_iter:,}")
-notice(f"number of parameters: {model.get_num_params() / 1e6:.2f}M")
+notice(f"tokens per iteration will be: {tokens_per_iter:,}\nnumber of parameters: {model.get_num_params() / 1e6:.2f}M")
 
 # ---- the loop --------------------------------------------------------------------------------------------------------------
-feed = batches()
-peak = peak_flops(device, dtype)
+feed, peak = batches(), peak_flops(device, dtype)
 bad = torch.tensor(float(progress['bad_steps']), device=device) # updates in a row that were left out
 left_out = torch.zeros((), device=device) # updates left out since the last log line
 t0, saved_at, logged_at, resumed_at = time.perf_counter(), time.monotonic(), iter_num, iter_num
@@ -363,14 +360,13 @@ while True:
     if stopping or iter_num >= max_iters:
         break
 
-    # forward and backward over the micro-batches; gradients meet once, at the last
     lr = get_lr(iter_num)
     for o in optimizers:
         for group in o.param_groups:
             group['lr'] = lr * (muon_lr / (learning_rate or 1) if o in muon else 1)
     torch.manual_seed(int(np.random.default_rng((seed, 1, iter_num, rank)).integers(2**63))) # dropout's
     loss = torch.zeros((), device=device)
-    for m in range(micro_steps):
+    for m in range(micro_steps): # gradients meet once, at the last
         with wrapped.no_sync() if ddp and m < micro_steps - 1 else nullcontext():
             with ctx:
                 micro_loss = wrapped(*next(feed), rows)[1] / micro_steps

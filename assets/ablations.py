@@ -31,6 +31,7 @@ VARIANTS = {
     'no n-grams': dict(ngrams=0),
     '4,096 rows of n-grams': dict(ngrams=4096),
     '65,536 rows of n-grams': dict(ngrams=65536),
+    'ngram_dropout 0.2': dict(ngram_dropout=0.2),
     'learning_rate 2e-3': dict(learning_rate=2e-3),
     'learning_rate 5e-3': dict(learning_rate=5e-3),
     'cosine': dict(lr_schedule='cosine'),

@@ -2,10 +2,12 @@
 #   python train.py config/speedrun_cpu.py config/speedrun_cpu_long.py
 # Two cores of an Intel Xeon, torch 2.13.0: 65 seconds, loss 1.56 over all of val.bin.
 n_layer = 2
+optimizer = 'muon'
+ngrams = 32768
+ngram_dropout = 0.4 # in this time it sees the text four times, and would learn it by heart
 batch_size = 64
-optimizer = 'muon' # which pays in a run of this length
 learning_rate = 2e-3
-max_iters = 570
-lr_decay_iters = 570
-eval_interval = 114
+max_iters = 560
+lr_decay_iters = 560
+eval_interval = 112
 eval_iters = 10

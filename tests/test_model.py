@@ -161,6 +161,44 @@ def test_muon_takes_each_matrix_and_the_thirds_of_attention_apart():
     assert len(muon.state_dict()['state']) == 2 * 6
 
 
+@pytest.mark.parametrize('half, within', [(False, 1e-5), (True, 2e-2)])
+def test_muon_rounds_to_bfloat16_only_if_told(half, within):
+    """Its step against the iteration in float64: five times x becomes a·x + (b·s + c·s²)·x with s = x·xᵀ, x being no taller than wide."""
+    model = small(n_embd=32, n_layer=1)
+    muon = Muon(model, 1.0, 0.0, half)
+    p = model.transformer.h[0].mlp.c_fc.weight
+    before = p.detach().double()
+    p.grad = torch.randn(p.shape)
+    gradient = p.grad.clone()
+    for q in muon.parts:
+        q.grad = torch.zeros_like(q) if q is not p else p.grad
+    muon.take_gradients()
+    muon.step()
+    x = gradient.double().T / gradient.double().norm()
+    for _ in range(5):
+        s = x @ x.T
+        x = 3.4445 * x + (2.0315 * s @ s - 4.775 * s) @ x
+    error = (before - p.detach().double() - 2 * x.T).abs().max().item() # 2 is the root of rows / columns
+    assert error < within and (error > 1e-4) == half
+    assert torch.equal(p.grad, gradient)
+    assert torch.zeros(1).bfloat16().dtype == torch.bfloat16 # elsewhere all is as it was
+
+
+def test_ngram_dropout_leaves_out_whole_rows_in_training_alone():
+    model, idx = small(ngrams=50, ngram_dropout=0.25, block_size=2000), torch.randint(37, (1, 2000))
+    plain = small(ngrams=50, block_size=2000)
+    assert torch.equal(model(idx, idx)[1], plain(idx, idx)[1]) and torch.equal(plain.train()(idx, idx)[1], plain.eval()(idx, idx)[1])
+    with torch.no_grad():
+        for name, p in model.train().named_parameters():
+            p.zero_() if 'wng' not in name else p.fill_(1.0)
+    seen = []
+    model.transformer.drop.register_forward_hook(lambda module, args, out: seen.append(out))
+    model(idx, idx)
+    share = seen[0][0] * 0.75 # of 0 to 3 rows, in all channels alike
+    assert torch.allclose(share, share[:, :1].round().expand_as(share), atol=1e-5)
+    assert [(share[:, 0].round() == n).float().mean().item() for n in range(4)] == pytest.approx([1 / 64, 9 / 64, 27 / 64, 27 / 64], abs=0.05)
+
+
 def test_counts_of_parameters_and_flops():
     with torch.device('meta'):
         gpt2 = GPT(GPTConfig(vocab_size=50257))

@@ -65,7 +65,7 @@ def test_metrics_hold_the_run(trained):
 
 
 @pytest.mark.parametrize('more', [{}, dict(dropout=0.2, gradient_accumulation_steps=3), dict(dtype='bfloat16'),
-                                  dict(optimizer='muon', rotary=True, ngrams=99, lr_schedule='wsd')], ids=str)
+                                  dict(optimizer='muon', rotary=True, ngrams=99, ngram_dropout=0.4, lr_schedule='wsd')], ids=str)
 def test_resume_equals_never_having_stopped(dataset, tmp_path, more):
     train(dataset, tmp_path / 'whole', **more)
     train(dataset, tmp_path / 'parts', **more, max_iters=3)
@@ -142,9 +142,9 @@ def test_learning_rate_schedule(dataset, tmp_path):
 
 
 def test_what_nanogpt_has_not_is_in_the_file_only_where_it_is_used(dataset, trained, tmp_path):
-    train(dataset, tmp_path, rotary=True, ngrams=99, optimizer='muon', max_iters=1)
+    train(dataset, tmp_path, rotary=True, ngrams=99, ngram_dropout=0.4, optimizer='muon', max_iters=1)
     plain, more = (torch.load(d / 'ckpt.pt', weights_only=True) for d in (trained, tmp_path))
-    assert set(more['model_args']) - set(plain['model_args']) == {'rotary', 'ngrams'} and set(more) - set(plain) == {'muon'}
+    assert set(more['model_args']) - set(plain['model_args']) == {'rotary', 'ngrams', 'ngram_dropout'} and set(more) - set(plain) == {'muon'}
     assert set(more['model']) ^ set(plain['model']) == {'transformer.wpe.weight', 'transformer.wng.weight'}
     text = run('sample.py', out_dir=tmp_path, max_new_tokens=40, num_samples=2, device='cpu').out
     assert text.count('---------------') == 2

@@ -260,7 +260,7 @@ def test_a_checkpoint_becomes_a_folder_with_its_tokenizer(tmp_path, kind):
         pytest.skip("GPT-2's tables would have to be fetched; set TIKTOKEN_CACHE_DIR")
     codec = {'char': lambda: char_codec(sorted(set(TEXT))), 'gpt2': lambda: None, 'bpe:300': lambda: bpe_codec([TEXT], 300)}[kind]()
     model = ours(False, 'gelu', codec['vocab_size'] if codec else 50304)
-    torch.save(dict(model=model.state_dict(), model_args={k: v for k, v in vars(model.config).items() if k not in ('activation', 'rotary', 'ngrams')},
+    torch.save(dict(model=model.state_dict(), model_args={k: v for k, v in vars(model.config).items() if k not in ('activation', 'rotary', 'ngrams', 'ngram_dropout')},
                     codec=codec), tmp_path / 'ckpt.pt')
     done = run('data/pretrained.py', tmp_path / 'ckpt.pt', tmp_path / 'hf')
     assert done.code == 0, done.err
