@@ -221,7 +221,7 @@ if init_from == 'resume' and checkpoint.get('optimizer'):
         refuse(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {e}); --init_from=scratch starts anew")
 checkpoint = kept = None # which would stay in host memory
 for module in () if not compile else model.transformer.h if fsdp else [model]:
-    module.compile(dynamic=False) # in place: the names of parameters stay
+    module.compile(dynamic=False, options=dict(cpp_wrapper=device_type == 'cpu')) # in place: the names of parameters stay
 ddp = world_size > 1 and not fsdp
 parallel = partial(torch.nn.parallel.DistributedDataParallel, gradient_as_bucket_view=True, static_graph=micro_steps == 1)
 wrapped = parallel(model) if ddp else model # what trains; model itself is what is saved, counted and evaluated

@@ -6,7 +6,7 @@ Jobs: sample (text from a character model), long (text from GPT-2 124M after a l
 three shapes: the recipe for CPUs, 6 layers x 384, and a small model with GPT-2's vocabulary), start (a run of one update),
 eval (the evaluations of a run), bench (the steps of bench.py on both model.py, on CUDA of GPT-2 124M, compiled),
 loss (Shakespeare by nanoGPT's recipe there and by each of --ours here, whole runs: seconds, curve, loss over all of val.bin).
-What was measured goes to assets/results/JOB-DEVICE.json.
+What was measured goes to assets/results/JOB-DEVICE.json, of training compiled to JOB-DEVICE-compiled.json.
 """
 import argparse
 import importlib.util
@@ -110,7 +110,7 @@ def in_turns(what, shape, vocab_size, iterations, tokens, ms, **more):
     {what: [nanoGPT's, ours] a round} of train.py as processes in turns, on made-up tokens: tokens/s if tokens take what ms
     reads in the lines, peak memory and seconds of the whole process.
     """
-    found = {f'{what}, tokens/s': [], 'peak memory, MB': [], 'whole process, s': []}
+    found = {f"{what}{', compiled here' * (args.compile and args.device == 'cpu')}, tokens/s": [], 'peak memory, MB': [], 'whole process, s': []}
     with tempfile.TemporaryDirectory() as folder:
         for split in ('train', 'val'):
             np.random.default_rng(0).integers(vocab_size, size=1000000).astype('uint16').tofile(os.path.join(folder, split + '.bin'))
@@ -120,12 +120,12 @@ def in_turns(what, shape, vocab_size, iterations, tokens, ms, **more):
                 pickle.dump(dict(vocab_size=vocab_size, itos=letters, stoi={c: i for i, c in letters.items()}), f)
         settings = dict(shape, dataset=folder, out_dir=folder + '/out', device=args.device, log_interval=1, eval_iters=1, eval_interval=10**6,
                         gradient_accumulation_steps=1, dropout=0.0, bias=False, decay_lr=False, always_save_checkpoint=False,
-                        compile=args.compile or args.device != 'cpu', dtype='float32' if args.device == 'cpu' else 'bfloat16') | more
+                        compile=args.device != 'cpu', dtype='float32' if args.device == 'cpu' else 'bfloat16') | more
         for _ in range(args.rounds):
             measured = []
             for place in (args.peer, ROOT): # nanoGPT makes one update more
-                count = dict(max_iters=iterations - (place == args.peer))
-                lines, seconds, memory = process(['train.py', *as_args(settings | count), *args.more], place)
+                own = dict(max_iters=iterations - 1) if place == args.peer else dict(max_iters=iterations, compile=settings['compile'] or args.compile)
+                lines, seconds, memory = process(['train.py', *as_args(settings | own), *args.more], place)
                 measured.append((1000 * tokens / ms(lines), memory, seconds))
             for pairs, pair in zip(found.values(), zip(*measured, strict=True), strict=True):
                 pairs.append(pair)
@@ -245,7 +245,7 @@ def record(rows):
     options = {'rounds': args.rounds, 'device': args.device} | ({'seeds': ','.join(args.seeds), 'ours': args.ours} if args.job == 'loss' else {})
     command = ['python assets/compare.py NANOGPT', args.job, *as_args(options), *['--compile'] * args.compile, *args.more]
     os.makedirs(args.out, exist_ok=True)
-    with open(os.path.join(args.out, f'{args.job}-{args.device}.json'), 'w', encoding='utf-8') as f:
+    with open(os.path.join(args.out, f"{args.job}-{args.device}{'-compiled' * (args.compile and args.job != 'bench')}.json"), 'w', encoding='utf-8') as f:
         json.dump(dict(provenance(' '.join(command), args.device), rows=rows), f, indent=1)
 
 def compared(found):
@@ -266,7 +266,7 @@ if __name__ == '__main__':
     parser.add_argument('job', choices=JOBS)
     parser.add_argument('--rounds', type=int, help="60 of bench, 3 of loss, else 7")
     parser.add_argument('--device', default='cpu')
-    parser.add_argument('--compile', action='store_true', help="bench both ways; the training jobs compile, as they do on CUDA")
+    parser.add_argument('--compile', action='store_true', help="bench both ways; on a CPU the training jobs compile ours, nanoGPT's recipe says not to")
     parser.add_argument('--seeds', default='1337,7,42,1,2,3,4,5', help="of loss, one a round")
     parser.add_argument('--ours', default='config/train_shakespeare_char.py+config/cpu.py', help="configs of loss, with + laid over each other")
     parser.add_argument('--out', default=os.path.join(HERE, 'results'), help="where what was measured goes")
