@@ -49,7 +49,7 @@ model = GPT(GPTConfig(block_size, vocab_size, n_layer, n_head, n_embd, 0.0, bias
 if mode == 'train':
     optimizer = model.configure_optimizers(1e-2, 1e-4, (0.9, 0.95), device_type)
     if compile:
-        model.compile()
+        model.compile(dynamic=False, options=dict(cpp_wrapper=device_type == 'cpu')) # as train.py does
 synchronize = torch.accelerator.synchronize if device_type != 'cpu' else lambda: None
 
 def seconds_of(statement, **names):

@@ -1,8 +1,8 @@
 # nanoGPT's CPU recipe's loss, in seconds: Shakespeare by characters on two CPU cores.
 #   python data/shakespeare_char/prepare.py
 #   python train.py config/speedrun_cpu.py
-# Two cores of an Intel Xeon, torch 2.13.0: 7.0 seconds with start-up, loss 1.81 over all of val.bin; beside it nanoGPT's recipe took
-# 74 seconds to 1.91. assets/results/README.md has the table of what each change gives.
+# Two cores of an Intel Xeon, torch 2.13.0: 8.6 seconds with start-up, loss 1.81 over all of val.bin; beside it nanoGPT's recipe took
+# 98 seconds to 1.91. assets/results/README.md has the table of what each change gives.
 out_dir = 'out-speedrun-cpu'
 eval_interval = 1000 # at the beginning and at the end
 eval_iters = 20

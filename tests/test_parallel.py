@@ -131,7 +131,7 @@ def test_what_fsdp_cannot_do_is_refused(dataset, tmp_path, monkeypatch, n, setti
 def test_more_processes_and_settings_follow_one(dataset, tmp_path, n, more, way):
     train_in(1, dataset, tmp_path / 'one', **more)
     train_in(n, dataset, tmp_path / 'all', **more, **WAYS[way])
-    follows(tmp_path / 'all', tmp_path / 'one', atol=2e-2 if 'optimizer' in more else 1e-5) # Muon orthogonalises in bfloat16
+    follows(tmp_path / 'all', tmp_path / 'one', atol=1e-4 if 'optimizer' in more else 1e-5) # Muon makes small differences larger
 
 
 @pytest.mark.slow
