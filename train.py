@@ -223,8 +223,8 @@ checkpoint = kept = None # which would stay in host memory
 for module in () if not compile else model.transformer.h if fsdp else [model]:
     module.compile(dynamic=False, options=dict(cpp_wrapper=device_type == 'cpu')) # in place: the names of parameters stay
 ddp = world_size > 1 and not fsdp
-parallel = partial(torch.nn.parallel.DistributedDataParallel, gradient_as_bucket_view=True, static_graph=micro_steps == 1)
-wrapped = parallel(model) if ddp else model # what trains; model itself is what is saved, counted and evaluated
+# what trains; model itself is what is saved, counted and evaluated
+wrapped = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=micro_steps == 1) if ddp else model
 if ddp and bf16_gradients: # in a function of ours, since torch refuses its own by name on CPUs
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
     wrapped.register_comm_hook(None, lambda state, bucket: bf16_compress_hook(state, bucket))

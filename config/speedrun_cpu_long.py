@@ -4,7 +4,7 @@
 n_layer = 2
 optimizer = 'muon'
 ngrams = 32768
-ngram_dropout = 0.4 # in this time it sees the text four times, and would learn it by heart
+ngram_dropout = 0.4 # it sees the text more than twice, and the table would learn it by heart
 batch_size = 64
 learning_rate = 2e-3
 max_iters = 560
