@@ -101,7 +101,6 @@ if mode == 'generate':
     for rows in (1, batch_size):
         time_generation(rows)
 elif profile:
-    os.makedirs('bench_log', exist_ok=True)
     with torch.profiler.profile(activities=torch.profiler.supported_activities(), schedule=torch.profiler.schedule(wait=2, warmup=3, active=5),
                                 on_trace_ready=torch.profiler.tensorboard_trace_handler('bench_log'), with_flops=True) as trace:
         for _ in range(10):

@@ -2,8 +2,7 @@
 GPT-2 in one file: the network, its weights in and out, its optimizer and its text.
 
 Names in shapes: B batch, T time (at most block_size), C channels (n_embd), V vocabulary, nh heads, hs head size (C / nh).
-The architecture is "Language Models are Unsupervised Multitask Learners" (Radford et al., 2019), the parameter names and
-the checkpoint's layout are nanoGPT's, so that files go both ways.
+The architecture: "Language Models are Unsupervised Multitask Learners" (Radford et al., 2019); names and files: nanoGPT's.
 """
 import glob
 import os
@@ -16,6 +15,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+
+if not hasattr(torch.optim, 'Muon'): # which came with 2.9
+    raise SystemExit(f"torch {torch.__version__} is too old, 2.9 or later is needed: pip install --upgrade torch")
 
 class UserError(ValueError):
     """What a user can mend, in a sentence; the scripts print it without a traceback."""
@@ -322,9 +324,10 @@ class GPT(nn.Module):
         return torch.cat(ids, 1)
 
 class Float32Stays(torch.overrides.TorchFunctionMode):
-    """Where functions of torch ask for bfloat16, they get a copy as it is."""
+    """Where functions of torch ask for bfloat16, in either of the ways that its releases do, they get a copy as it is."""
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        return args[0].clone() if func is torch.Tensor.bfloat16 else func(*args, **(kwargs or {}))
+        asked = func is torch.Tensor.bfloat16 or kwargs and kwargs.get('dtype') is torch.bfloat16
+        return args[0].clone() if asked else func(*args, **(kwargs or {}))
 
 class Muon(torch.optim.Muon):
     """torch's, for the matrices of model's blocks. What it knows are views of them, three of each c_attn, because queries, keys and values are
@@ -402,9 +405,8 @@ def load_checkpoint(path):
 def newest_checkpoint(out_dir):
     """(path, checkpoint, problem): the newest checkpoint in out_dir that is whole, or None, None; problem says in a sentence
     which newer file is not, or that there is none at all. Raises UserError if there are files and none is whole."""
-    kept = sorted(glob.glob(os.path.join(glob.escape(out_dir), 'ckpt_[0-9]*.pt')), reverse=True)
+    problem, kept = None, sorted(glob.glob(os.path.join(glob.escape(out_dir), 'ckpt_[0-9]*.pt')), reverse=True)
     last, ckpt, best = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('_last', '', '_best'))
-    problem = None
     for path in filter(os.path.exists, [last, ckpt, *kept, best]): # the first is there only while it is the newest
         try:
             return path, load_checkpoint(path), problem
@@ -417,8 +419,7 @@ def newest_checkpoint(out_dir):
 def save_checkpoint(state, paths, keep=1):
     """Put state under each path in one step: whoever looks finds the old file or the new one, whole, after any crash. With
     keep above 1 only the newest so many ckpt_ITERATION.pt stay. Raises OSError or RuntimeError; the old files are then untouched."""
-    folder = os.path.dirname(paths[-1])
-    part = os.path.join(folder, 'ckpt.tmp')
+    part = os.path.join(folder := os.path.dirname(paths[-1]), 'ckpt.tmp')
     state['model']['lm_head.weight'] = state['model']['transformer.wte.weight'] # one matrix in the file too
     try:
         for path in paths:

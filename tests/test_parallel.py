@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import ROOT, TINY, as_args, events, log_losses, run, train
 from test_crash import assert_same, what_counts
+from torch.distributed.run import get_args_parser
 
 from model import newest_checkpoint
 
@@ -21,9 +22,12 @@ ARGS = {**TINY, 'gradient_accumulation_steps': 4, 'save_interval': 1, 'keep_chec
 WAYS = dict(ddp={}, fsdp=dict(fsdp=True))
 
 
+QUICK = ['--shutdown-timeout=1'] * any('--shutdown-timeout' in action.option_strings for action in get_args_parser()._actions) # from torch 2.12 on
+
+
 def start(n, *args, before=(), launch=('--standalone',), env=None, script=(str(ROOT / 'train.py'),), **settings):
     """Start torchrun with train.py in n processes."""
-    command = [*before, sys.executable, '-m', 'torch.distributed.run', f'--nproc_per_node={n}', '--shutdown-timeout=1', *launch, *script, *args, *as_args(settings)]
+    command = [*before, sys.executable, '-m', 'torch.distributed.run', f'--nproc_per_node={n}', *QUICK, *launch, *script, *args, *as_args(settings)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1', **(env or {})})
 
 

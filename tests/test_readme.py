@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import ROOT
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
@@ -39,6 +40,8 @@ def test_settings_of_train_that_scaling_names_are_there():
     """Those in its sentences too; the rest is torchrun's."""
     from torch.distributed.run import get_args_parser
     of_torchrun = {name.lstrip('-').replace('-', '_') for action in get_args_parser()._actions for name in action.option_strings}
+    if 'shutdown_timeout' not in of_torchrun:
+        pytest.skip(f"the page names options that torchrun has from torch 2.12 on, this is {torch.__version__}")
     doc = (ROOT / 'docs/scaling.md').read_text(encoding='utf-8').split('### Slurm')
     doc = doc[0] + doc[1].split('Five minutes before', 1)[1] # Slurm has its own
     named = {name.replace('-', '_') for name in re.findall(r'`--([a-z0-9_-]+)', doc)}
