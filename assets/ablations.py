@@ -71,5 +71,6 @@ for name in VARIANTS:
     some = [r for r in rows if r['what'] == name]
     losses = [r['loss'] for r in some]
     print(f"| {name} | {statistics.mean(losses):.3f} | {min(losses):.3f} to {max(losses):.3f} | {statistics.median(r['ms'] for r in some):.0f} |")
+found = dict(provenance(f'python assets/ablations.py data/shakespeare_char --seeds={args.seeds} {args.settings}'.strip()), rows=rows)
 with open(args.out, 'w', encoding='utf-8') as f:
-    json.dump(dict(provenance(f'python assets/ablations.py data/shakespeare_char --seeds={args.seeds} {args.settings}'.strip()), rows=rows), f, indent=1)
+    json.dump(found, f, indent=1)

@@ -244,9 +244,10 @@ def record(rows):
     """Write rows, with what they were measured by, to args.out."""
     options = {'rounds': args.rounds, 'device': args.device} | ({'seeds': ','.join(args.seeds), 'ours': args.ours} if args.job == 'loss' else {})
     command = ['python assets/compare.py NANOGPT', args.job, *as_args(options), *['--compile'] * args.compile, *args.more]
+    measured = dict(provenance(' '.join(command), args.device), rows=rows) # before a file of the commit is overwritten
     os.makedirs(args.out, exist_ok=True)
     with open(os.path.join(args.out, f"{args.job}-{args.device}{'-compiled' * (args.compile and args.job != 'bench')}.json"), 'w', encoding='utf-8') as f:
-        json.dump(dict(provenance(' '.join(command), args.device), rows=rows), f, indent=1)
+        json.dump(measured, f, indent=1)
 
 def compared(found):
     """The rows of {what: [nanoGPT's, ours] a round}, which are printed too."""
