@@ -11,7 +11,6 @@ from itertools import islice
 
 import numpy as np
 import torch
-import torch.utils.benchmark
 
 from data.prepare import Tokens, find_data, load_meta, on_device
 from model import GPT, GPTConfig, peak_flops
@@ -54,6 +53,7 @@ synchronize = torch.accelerator.synchronize if device_type != 'cpu' else lambda:
 
 def seconds_of(statement, **names):
     """The least time of a statement, by torch's own timer."""
+    import torch.utils.benchmark # which without a GPU may complain of that
     return min(torch.utils.benchmark.Timer(statement, globals=names, num_threads=torch.get_num_threads()).blocked_autorange(min_run_time=0.5).times)
 
 def step():
