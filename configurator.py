@@ -31,7 +31,7 @@ def _explain(kind, error, trace):
 
 def _configure(space, argv=None):
     """Read argv, or the command line, over the settings in space, a script's globals; return (settings, names given by hand)."""
-    import ast, decimal, difflib, os, re, sys
+    import ast, decimal, difflib, os, pathlib, re, sys
     defaults = {k: v for k, v in space.items() if not k.startswith('_') and type(v) in (bool, int, float, str)}
     settings, given = dict(defaults), {}
     from_one_up = ('eval_interval log_interval eval_iters gradient_accumulation_steps batch_size block_size n_layer n_head n_embd '
@@ -93,8 +93,7 @@ def _configure(space, argv=None):
             elif key in stored and not key.startswith('_') and (key not in used or difflib.get_close_matches(key, defaults, 1, 0.9)):
                 unknown(key, path) # neither a setting nor a helper that the file itself uses
     def show_help():
-        with open(space['__file__'], encoding='utf-8') as f:
-            source = f.read()
+        source = pathlib.Path(space['__file__']).read_text(encoding='utf-8')
         comments = dict(re.findall(r'^(\w+) = [^#\n]*# *(.*)', source, re.M))
         print(ast.get_docstring(ast.parse(source)), 'settings, each --key=value:', sep='\n\n')
         for key, value in defaults.items():

@@ -79,5 +79,4 @@ for begin in range(0, len(prompts), size):
     for sample in samples:
         print(sample.fresh(), '---------------', sep='\n', flush=True)
     made += sum(s.made for s in samples)
-seconds = time.perf_counter() - t0
-print(f"{made} tokens in {seconds:.2f} s, {made / seconds:.1f} tokens/s", file=sys.stderr)
+print(f"{made} tokens in {(seconds := time.perf_counter() - t0):.2f} s, {made / seconds:.1f} tokens/s", file=sys.stderr)

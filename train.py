@@ -6,7 +6,6 @@ some settings changed:                      python train.py config/train_shakesp
 on where a run stopped:                     python train.py config/train_python_char.py --init_from=resume
 eight GPUs of one machine:                  torchrun --standalone --nproc_per_node=8 train.py config/train_gpt2.py
 """
-import datetime
 import json
 import math
 import os
@@ -16,8 +15,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -126,14 +123,14 @@ data = open_data()
 def train_batch(iteration, micro_batch):
     """Random numbers of its own make it; micro_batch counts over all processes, so their number does not change the data."""
     rng = np.random.default_rng((seed, 0, iteration, micro_batch))
-    return on_device(data['train'].windows(rng.integers(len(data['train']) - block_size, size=batch_size)), device)
+    return data['train'].windows(rng.integers(len(data['train']) - block_size, size=batch_size))
 
 def batches():
     """This process's training batches from the present iteration on, each read while the one before computes."""
     with ThreadPoolExecutor(1) as reader:
         read = (reader.submit(train_batch, i, rank * micro_steps + m) for i in range(iter_num, max_iters) for m in range(micro_steps))
         for batch, _ in pairwise(chain(read, [None])): # pairwise has asked for the next one when it gives this one
-            yield batch.result()
+            yield on_device(batch.result(), device) # by the thread that computes: MPS bears no second one
 
 # ---- model ---------------------------------------------------------------------------------------------------------------
 iter_num, best_val_loss = 0, 1e9 # iter_num counts the updates made
@@ -190,12 +187,12 @@ for name in {'SIGINT', 'SIGTERM', 'SIGUSR1'} & set(dir(signal)): # the last is w
 
 model.to('cpu' if fsdp else device) # fully_shard moves a block at a time
 for block in model.transformer.h if activation_checkpointing else ():
-    block.forward = partial(torch.utils.checkpoint.checkpoint, block.forward, use_reentrant=False)
+    block.forward = lambda *x, forward=block.forward: torch.utils.checkpoint.checkpoint(forward, *x, use_reentrant=False)
 if fsdp: # blocks are gathered in the precision of their matmuls, as autocast has them; Muon wants whole columns
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     from torch.distributed.tensor import Shard, distribute_tensor # a second to import
     mesh = torch.distributed.init_device_mesh(device_type, (world_size,))
-    half, sent = torch.bfloat16 if dtype == 'bfloat16' else None, torch.bfloat16 if bf16_gradients else torch.float32
+    half, sent = torch.bfloat16 if dtype == 'bfloat16' and device_type != 'cpu' else None, torch.bfloat16 if bf16_gradients else torch.float32
     for module in (*model.transformer.h, model):
         fully_shard(module, mesh=mesh, mp_policy=MixedPrecisionPolicy(None if module is model else half, sent, cast_forward_inputs=False),
                     shard_placement_fn=lambda p: Shard(1) if optimizer == 'muon' and p.dim() == 2 else None)
@@ -228,6 +225,10 @@ wrapped = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_vi
 if ddp and bf16_gradients: # in a function of ours, since torch refuses its own by name on CPUs
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
     wrapped.register_comm_hook(None, lambda state, bucket: bf16_compress_hook(state, bucket))
+for _ in range(2 * ddp): # passes after which its buckets are final: a run that goes on has to sum in the same ones
+    with ctx:
+        wrapped(*on_device(train_batch(0, 0), device), rows)[1].backward()
+    model.zero_grad(set_to_none=False)
 
 whole = lambda x: getattr(x, 'full_tensor', lambda: x)() # with the parts that the other processes have, if it is shared out
 
@@ -367,7 +368,7 @@ while True:
     torch.manual_seed(int(np.random.default_rng((seed, 1, iter_num, rank)).integers(2**63))) # dropout's
     loss = torch.zeros((), device=device)
     for m in range(micro_steps): # gradients meet once, at the last
-        with wrapped.no_sync() if ddp and m < micro_steps - 1 else nullcontext():
+        with wrapped.no_sync() if ddp and m < micro_steps - 1 else torch.enable_grad():
             with ctx:
                 micro_loss = wrapped(*next(feed), rows)[1] / micro_steps
             scaler.scale(micro_loss).backward()
@@ -384,7 +385,8 @@ while True:
         for o in optimizers:
             scaler.step(o)
     scaler.update()
-    model.zero_grad(set_to_none=not ddp) # whose buckets they stay in
+    for m in (model, *muon):
+        m.zero_grad(set_to_none=not ddp) # whose buckets they stay in
     bad, left_out = (bad + 1) * found, left_out + found
 
     logging = iter_num % log_interval == 0
@@ -398,7 +400,7 @@ while True:
         logged_at, left_out = iter_num + 1, torch.zeros_like(left_out)
         mfu = model.estimate_mfu(batch_size * gradient_accumulation_steps, dt, peak * world_size) if peak else None
         notice(f"iter {iter_num}: loss {mean_loss:.4f}, time {1000 * dt:.2f}ms, mfu {f'{100 * mfu:.2f}%' if mfu else 'n/a'}, "
-               f"{tokens_per_iter / dt:,.0f} tok/s, norm {norm.item():.2f}, lr {lr:.2e}, {datetime.timedelta(seconds=round(dt * (max_iters - iter_num - 1)))} left"
+               f"{tokens_per_iter / dt:,.0f} tok/s, norm {norm.item():.2f}, lr {lr:.2e}, {tqdm.format_interval(dt * (max_iters - iter_num - 1))} left"
                + (f", {missing} bad updates left out" if missing else '') + (", a spike" if spike else ''))
         record('log', iter=iter_num, loss=mean_loss, ms=1000 * dt, tokens_per_s=tokens_per_iter / dt, mfu=mfu,
                norm=norm.item(), lr=lr, left_out=missing, spike=spike)

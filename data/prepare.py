@@ -423,7 +423,7 @@ def on_device(rows, device):
     """Inputs and targets, each (B, T), of windows (B, T + 1), on their way to the device."""
     import torch # not needed to prepare data
     rows = torch.from_numpy(rows)
-    rows = (rows.pin_memory() if 'cuda' in device else rows).to(device, non_blocking=True)
+    rows = (rows.pin_memory() if 'cuda' in device else rows).to(device, non_blocking='cuda' in device) # MPS may read what is freed by then
     return rows[:, :-1], rows[:, 1:]
 
 def read_prompts(start):

@@ -110,6 +110,22 @@ def test_two_processes_go_on_to_the_same_bits(dataset, runs, tmp_path, way):
     assert_same(what_counts(tmp_path / 'out'), what_counts(runs / way))
 
 
+@pytest.mark.slow
+def test_three_processes_go_on_to_the_same_bits(dataset, tmp_path):
+    """DDP sums in another order in its first passes, which more than two processes can tell."""
+    args = dict(gradient_accumulation_steps=3, bias=True)
+    train_in(3, dataset, tmp_path / 'whole', **args)
+    train_in(3, dataset, begin_from(tmp_path / 'whole' / 'ckpt_0000003.pt', tmp_path / 'parts'), init_from='resume', **args)
+    assert_same(what_counts(tmp_path / 'parts'), what_counts(tmp_path / 'whole'))
+
+
+@pytest.mark.slow
+def test_a_shared_out_model_trains_in_bfloat16_on_a_cpu(runs, dataset, tmp_path):
+    train_in(2, dataset, tmp_path, fsdp=True, dtype='bfloat16')
+    one, half = ([e['loss'] for e in events(d, 'log')] for d in (runs / 'one', tmp_path))
+    assert half == pytest.approx(one, abs=0.05) and half != one
+
+
 def test_recomputed_activations_change_no_bit(dataset, tmp_path):
     for out_dir, recomputed in (('kept', False), ('recomputed', True)):
         train(dataset, tmp_path / out_dir, activation_checkpointing=recomputed, dropout=0.1)
