@@ -25,7 +25,7 @@ def _explain(kind, error, trace):
         sentence = (f"out of memory. Training this shape takes {16 * (12 * L * C * C + 50304 * C) / 1e9:.1f} GB for weights, gradients and "
                     f"moments, and up to {8 * 50304 * B * T / 1e9:.1f} GB for a micro-batch's logits. Lower batch_size and raise "
                     "gradient_accumulation_steps as much, then lower block_size, or take a smaller model")
-    elif kind.__name__ != 'UserError':
+    elif kind.__name__ != 'UserError' and 'No space left' not in sentence:
         return sys.__excepthook__(kind, error, trace)
     print(f"{os.path.basename(__file__)}: {sentence}", file=sys.stderr)
 
@@ -56,7 +56,7 @@ def _configure(space, argv=None):
             elif kind is bool:
                 result = switches[str(value).lower()]
             else: # None is no limit, as 0 is; a float would round 0.99999999999999999999 to 1
-                exact = decimal.Decimal(0 if str(value) == 'None' else str(value))
+                exact = decimal.Decimal(0 if str(value) == 'None' and key in ('top_k', 'top_p', 'grad_clip') else str(value))
                 result = kind(exact) if abs(exact) < 1e300 else float('nan')
                 if kind is int and result != exact or result != result: # nan differs from itself
                     raise ValueError

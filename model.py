@@ -326,8 +326,7 @@ class GPT(nn.Module):
 class Float32Stays(torch.overrides.TorchFunctionMode):
     """Where functions of torch ask for bfloat16, in either of the ways that its releases do, they get a copy as it is."""
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        asked = func is torch.Tensor.bfloat16 or kwargs and kwargs.get('dtype') is torch.bfloat16
-        return args[0].clone() if asked else func(*args, **(kwargs or {}))
+        return args[0].clone() if func is torch.Tensor.bfloat16 or (kwargs or {}).get('dtype') is torch.bfloat16 else func(*args, **(kwargs or {}))
 
 class Muon(torch.optim.Muon):
     """torch's, for the matrices of model's blocks. What it knows are views of them, three of each c_attn, because queries, keys and values are
@@ -405,9 +404,9 @@ def load_checkpoint(path):
 def newest_checkpoint(out_dir):
     """(path, checkpoint, problem): the newest checkpoint in out_dir that is whole, or None, None; problem says in a sentence
     which newer file is not, or that there is none at all. Raises UserError if there are files and none is whole."""
-    problem, kept = None, sorted(glob.glob(os.path.join(glob.escape(out_dir), 'ckpt_[0-9]*.pt')), reverse=True)
+    problem, kept = None, sorted(glob.glob(os.path.join(glob.escape(out_dir), 'ckpt_[0-9]*.pt')), key=os.path.getmtime, reverse=True)
     last, ckpt, best = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('_last', '', '_best'))
-    for path in filter(os.path.exists, [last, ckpt, *kept, best]): # the first is there only while it is the newest
+    for path in filter(os.path.exists, [last, *kept, ckpt, best] if os.path.exists(last) else [ckpt, *kept, best]): # last is so only while newest
         try:
             return path, load_checkpoint(path), problem
         except UserError as e:
@@ -434,6 +433,6 @@ def save_checkpoint(state, paths, keep=1):
     if os.name == 'posix':
         os.fsync(fd := os.open(folder or '.', os.O_RDONLY)) # the renaming itself
         os.close(fd)
-    kept, last = (sorted(glob.glob(os.path.join(glob.escape(folder), name))) for name in ('ckpt_[0-9]*.pt', 'ckpt_last.pt'))
+    kept, last = (sorted(glob.glob(os.path.join(glob.escape(folder), name)), key=os.path.getmtime) for name in ('ckpt_[0-9]*.pt', 'ckpt_last.pt'))
     for path in (kept[:-keep] if keep > 1 else []) + (last if paths[-1].endswith('ckpt.pt') else []):
         os.remove(path)

@@ -3,8 +3,7 @@ Draws text from a trained model.
 
 what train.py saved:       python sample.py --out_dir=out-python-char
 OpenAI's weights:          python sample.py --init_from=gpt2-xl --start="What is the answer to life?" --num_samples=5
-a prompt from a file:      python sample.py --start=FILE:prompt.txt
-one prompt a line:         python sample.py --start=LINES:prompts.txt --num_samples=1
+prompts from a file:       python sample.py --start=FILE:prompt.txt        (LINES:prompts.txt: one a line)
 """
 import os
 import sys

@@ -2,8 +2,7 @@
 Trains, finetunes or evaluates a GPT.
 
 one process, on whatever the machine has:   python train.py config/train_python_char.py
-some settings changed:                      python train.py config/train_shakespeare_char.py config/cpu.py --seed=7
-on where a run stopped:                     python train.py config/train_python_char.py --init_from=resume
+some settings changed, from where it was:   python train.py config/train_python_char.py --eval_interval=50 --init_from=resume
 eight GPUs of one machine:                  torchrun --standalone --nproc_per_node=8 train.py config/train_gpt2.py
 """
 import json
@@ -93,7 +92,12 @@ if dtype == 'float16' and (device_type != 'cuda' or fsdp):
 if fsdp and (world_size == 1 or sample_tokens or optimizer == 'muon' and n_embd % world_size):
     refuse(f"fsdp shares the model among the processes of torchrun, here {world_size}; it takes two or more, a divisor of n_embd {n_embd} for Muon, and no sample_tokens")
 master_process = rank == 0
-notice = tqdm.write if master_process else lambda text: None # progress bars step aside
+def notice(text):
+    """Print, on rank 0. Who reads may be gone, and the run goes on: Ctrl-C ends a `| tee` as well."""
+    try:
+        master_process and tqdm.write(text) # progress bars step aside
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 # ---- data and checkpoint: a batch is a function of seed, split, iteration and micro-batch, whatever else happens -------------
 data_dir = find_data(dataset)
@@ -112,7 +116,7 @@ if init_from in ('resume', 'auto'):
     init_from = 'resume' if checkpoint else 'scratch'
 block_size = checkpoint['model_args']['block_size'] if checkpoint and 'block_size' not in given else block_size
 vocab_size = checkpoint['model_args']['vocab_size'] if checkpoint else meta['vocab_size'] if meta else 50304
-if meta and init_from.startswith('gpt2') or checkpoint and checkpoint.get('codec', meta) != meta:
+if meta and init_from.startswith('gpt2') and not os.path.isdir(init_from) or checkpoint and checkpoint.get('codec', meta) != meta:
     refuse(f"the weights were trained on other tokens than dataset {dataset!r} has; choose the dataset that they were trained on, "
            "or for OpenAI's weights one in GPT-2's BPE")
 
@@ -170,12 +174,11 @@ tokens_per_iter = gradient_accumulation_steps * batch_size * block_size
 model_args = {k: v for k, v in vars(model.config).items() if k not in ('activation', 'rotary', 'ngrams', 'ngram_dropout') or v != getattr(GPTConfig, k)}
 
 # ---- processes, precision, optimizer -------------------------------------------------------------------------------------
-host_group = None
 if world_size > 1:
     attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '') if os.environ.get('LOCAL_WORLD_SIZE') == str(world_size) else '' # machines may differ in it
     store = torch.distributed.PrefixStore(attempt, next(torch.distributed.rendezvous('env://'))[0]) # torchrun's still has the addresses of the dead
     torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, device_id=torch.device(device) if device_type == 'cuda' else None)
-    host_group = torch.distributed.new_group(backend='gloo') # for what the processes agree on without the device
+host_group = world_size > 1 and torch.distributed.new_group(backend='gloo') # for what the processes agree on without the device
 stop_signal = 0 # of the signal that asked the run to end, which it does after the iteration at hand and a save
 def ask_to_stop(number, frame):
     global stop_signal
@@ -215,7 +218,7 @@ if init_from == 'resume' and checkpoint.get('optimizer'):
         if scaler.is_enabled() and 'scaler' in checkpoint:
             scaler.load_state_dict(checkpoint['scaler'])
     except Exception as e: # what a foreign state raises is anyone's guess
-        refuse(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {e}); --init_from=scratch starts anew")
+        refuse(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {e}); give the --optimizer that made it, or --init_from=scratch")
 checkpoint = kept = None # which would stay in host memory
 for module in () if not compile else model.transformer.h if fsdp else [model]:
     module.compile(dynamic=False, options=dict(cpp_wrapper=device_type == 'cpu')) # in place: the names of parameters stay
@@ -333,8 +336,7 @@ notice(f"tokens per iteration will be: {tokens_per_iter:,}\nnumber of parameters
 
 # ---- the loop --------------------------------------------------------------------------------------------------------------
 feed, peak = batches(), peak_flops(device, dtype)
-bad = torch.tensor(float(progress['bad_steps']), device=device) # updates in a row that were left out
-left_out = torch.zeros((), device=device) # updates left out since the last log line
+bad, left_out = torch.tensor(float(progress['bad_steps']), device=device), torch.zeros((), device=device) # left out: in a row, since the last line
 t0, saved_at, logged_at, resumed_at = time.perf_counter(), time.monotonic(), iter_num, iter_num
 bar = tqdm(total=max_iters, initial=iter_num, unit='iter', leave=False, disable=None if master_process else True)
 while True:

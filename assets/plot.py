@@ -35,6 +35,8 @@ def events(out_dir):
                 e = json.loads(line)
             except json.JSONDecodeError: # cut short by a crash
                 continue
+            if e['event'] == 'start': # anew, or from a save: what was made after it counts no more
+                found = {event: {i: x for i, x in by_iter.items() if i < e['iter'] + (event == 'eval')} for event, by_iter in found.items()}
             found.setdefault(e['event'], {})[e['iter']] = e
     return {event: [by_iter[i] for i in sorted(by_iter)] for event, by_iter in found.items()}
 

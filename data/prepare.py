@@ -427,11 +427,11 @@ def on_device(rows, device):
     return rows[:, :-1], rows[:, 1:]
 
 def read_prompts(start):
-    """The prompts that a text stands for: itself, what is in FILE:name, or each line of LINES:name."""
+    """The prompts that a text stands for: itself, what is in FILE:name, or each line of LINES:name that is not empty."""
     kind, colon, name = start.partition(':')
     if not colon or kind not in ('FILE', 'LINES'):
         return [start]
-    return [read_text(name)] if kind == 'FILE' else read_text(name).splitlines()
+    return [read_text(name)] if kind == 'FILE' else [line for line in read_text(name).splitlines() if line]
 
 class Text:
     """The text of a sample as its ids arrive, in whole characters, until it has n of them or an id or a text that ends it."""
@@ -470,6 +470,8 @@ def files_of(paths):
         for place in places:
             inside = (os.path.join(parent, f) for parent, _, files in os.walk(place) for f in files)
             found += sorted(f for f in inside if f.endswith(('.txt', '.md', '.py', '.jsonl', '.parquet'))) if os.path.isdir(place) else [place]
+    if once := [path for path in found if not os.path.isfile(path)]:
+        stop(f"{once[0]} can be read only once, but text is read twice; write it to a file first")
     if not found:
         stop(f"no .txt, .md, .py, .jsonl or .parquet file in {', '.join(paths)}")
     return list(dict.fromkeys(found))

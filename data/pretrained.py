@@ -97,6 +97,11 @@ if __name__ == '__main__':
         stop(f"got {len(sys.argv) - 1} arguments; give a checkpoint and a folder to write, as in python data/pretrained.py out/ckpt.pt out-hf")
     try:
         checkpoint = load_checkpoint(sys.argv[1])
+        if os.path.isfile(sys.argv[2]):
+            stop(f"{sys.argv[2]} is a file; give a folder to write")
+        if not checkpoint.get('codec') and checkpoint['model_args'].get('vocab_size', 50257) < 50257:
+            stop(f"{sys.argv[1]} does not say what its {checkpoint['model_args']['vocab_size']} ids stand for, as nanoGPT's files of characters do not: go on "
+                 "training from it with --init_from=resume for an iteration, which writes that down")
         write_pretrained(GPT.from_checkpoint(checkpoint), sys.argv[2], get_codec(checkpoint.get('codec'))[3])
         write_tokenizer(checkpoint.get('codec'), sys.argv[2])
     except (UserError, OSError, ImportError) as e:

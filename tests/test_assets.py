@@ -19,6 +19,15 @@ def script(name, *args):
     return subprocess.run([sys.executable, str(ROOT / 'assets' / name), *map(str, args)], capture_output=True, text=True)
 
 
+def test_curves_leave_out_what_a_later_start_undid(dataset, tmp_path):
+    pytest.importorskip('matplotlib')
+    train(dataset, tmp_path)
+    train(dataset, tmp_path, max_iters=4)
+    train(dataset, tmp_path, max_iters=5, init_from='resume')
+    found = run('assets/plot.py', tmp_path, save=tmp_path / 'curves.svg').space['events'](str(tmp_path))
+    assert [[e['iter'] for e in found[event]] for event in ('log', 'eval')] == [[0, 1, 2, 3, 4], [0, 3, 4, 5]]
+
+
 def test_curves_of_runs(dataset, trained, tmp_path):
     pytest.importorskip('matplotlib')
     train(dataset, tmp_path / 'other', seed=7)

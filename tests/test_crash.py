@@ -106,6 +106,19 @@ def test_a_signal_ends_the_run_after_a_save(dataset, tmp_path, number):
         assert_same(what_counts(tmp_path / 'whole'), what_counts(tmp_path / 'parts'))
 
 
+def test_a_run_that_nobody_reads_any_more_still_saves(dataset, tmp_path):
+    """A Ctrl-C ends `| tee log` too, often before train.py has printed its last lines."""
+    process = subprocess.Popen([sys.executable, str(ROOT / 'train.py'), *as_args({**LONG, 'dataset': dataset, 'out_dir': tmp_path})],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not process.stdout.readline().startswith('iter 50:'):
+        assert process.poll() is None
+    process.stdout.close()
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    assert (process.wait(timeout=60), process.stderr.read()) == (130, '')
+    assert load_checkpoint(tmp_path / 'ckpt.pt')['iter_num'] > 50
+
+
 def test_a_run_stopped_before_its_last_evaluation_still_gets_it(dataset, tmp_path):
     train(dataset, tmp_path)
     ckpt = load_checkpoint(tmp_path / 'ckpt.pt')
@@ -181,6 +194,21 @@ def test_too_little_space_is_said_before_training(dataset, tmp_path, monkeypatch
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(10**9, 10**9, 100))
     run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path}).refused('a checkpoint takes', '0.0 GB free')
     assert not (tmp_path / 'ckpt.pt').exists()
+
+
+def test_the_last_checkpoints_are_kept_not_those_of_a_longer_run_before(dataset, tmp_path):
+    for max_iters in 6, 3:
+        train(dataset, tmp_path, max_iters=max_iters, keep_checkpoints=2, save_interval=1, eval_interval=100)
+    assert sorted(p.name for p in tmp_path.glob('ckpt_*')) == ['ckpt_0000002.pt', 'ckpt_0000003.pt']
+
+
+def test_a_kept_checkpoint_is_newer_than_the_best_one(dataset, tmp_path):
+    """Where ckpt_last.pt, which holds the last state, is damaged."""
+    args = dict(always_save_checkpoint=False, keep_checkpoints=3, learning_rate=1e-9, min_lr=0.0, save_interval=2)
+    train(dataset, tmp_path, **args)
+    (tmp_path / 'ckpt_last.pt').write_bytes(b'cut')
+    path, checkpoint, problem = newest_checkpoint(str(tmp_path))
+    assert (os.path.basename(path), checkpoint['iter_num']) == ('ckpt_0000006.pt', 6) and 'ckpt_last.pt' in problem
 
 
 def test_kept_checkpoints_and_the_best(dataset, tmp_path):

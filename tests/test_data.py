@@ -292,6 +292,10 @@ def test_the_same_documents_from_files_lines_and_rows(data, tmp_path, monkeypatc
     assert text_of(data / 'x', 'val') == '\n'.join((DOCUMENTS + DOCUMENTS[:5])[::10])
 
 
+def test_what_can_be_read_only_once_is_refused(data):
+    run('data/prepare.py', '/dev/stdin', name='once').refused('/dev/stdin can be read only once', 'file first')
+
+
 def test_half_a_surrogate_pair_in_json(data, tmp_path):
     (tmp_path / 'a.jsonl').write_text('{"text": "' + 'a\\ud83d\\ude00b\\ud83dc' * 50 + '"}\n', encoding='utf-8')
     done(run(data / 'prepare.py', tmp_path / 'a.jsonl', name='x'))

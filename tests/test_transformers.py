@@ -271,14 +271,19 @@ def test_a_checkpoint_becomes_a_folder_with_its_tokenizer(tmp_path, kind):
     assert_equal_logits(transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'hf').eval(), model) if kind != 'char' else None
 
 
-def test_what_transformers_cannot_compute_is_not_written(tmp_path):
+def test_what_transformers_cannot_compute_is_not_written(trained, tmp_path):
     for more in (dict(rotary=True), dict(ngrams=9)):
         model = ours(False, 'gelu', **more)
         with pytest.raises(ValueError, match='rotary positions and no n-grams'):
             model.save_pretrained(tmp_path / 'hf')
-    torch.save(dict(model=model.state_dict(), model_args=vars(model.config)), tmp_path / 'ckpt.pt')
+    codec = {'vocab_size': 61, 'stoi': {chr(32 + i): i for i in range(61)}, 'itos': {i: chr(32 + i) for i in range(61)}}
+    torch.save(dict(model=model.state_dict(), model_args=vars(model.config), codec=codec), tmp_path / 'ckpt.pt')
     run('data/pretrained.py', tmp_path / 'ckpt.pt', tmp_path / 'hf').refused('no rotary')
     run('data/pretrained.py', tmp_path / 'nothing.pt', tmp_path / 'hf').refused('no checkpoint')
+    ckpt = torch.load(trained / 'ckpt.pt', weights_only=True)
+    torch.save({k: v for k, v in ckpt.items() if k != 'codec'}, tmp_path / 'bare.pt')
+    run('data/pretrained.py', tmp_path / 'bare.pt', tmp_path / 'hf').refused('30 ids stand for')
+    run('data/pretrained.py', trained / 'ckpt.pt', tmp_path / 'bare.pt').refused('is a file')
     run_process('data/pretrained.py').refused('give a checkpoint and a folder')
     assert not (tmp_path / 'hf').exists()
 
