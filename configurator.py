@@ -56,7 +56,7 @@ def _configure(space, argv=None):
             elif kind is bool:
                 result = switches[str(value).lower()]
             else: # None is no limit, as 0 is; a float would round 0.99999999999999999999 to 1
-                exact = decimal.Decimal(0 if str(value) == 'None' and key in ('top_k', 'top_p', 'grad_clip') else str(value))
+                exact = decimal.Decimal(0 if str(value) == 'None' else str(value))
                 result = kind(exact) if abs(exact) < 1e300 else float('nan')
                 if kind is int and result != exact or result != result: # nan differs from itself
                     raise ValueError
