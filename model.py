@@ -404,7 +404,7 @@ def load_checkpoint(path):
 def newest_checkpoint(out_dir):
     """(path, checkpoint, problem): the newest checkpoint in out_dir that is whole, or None, None; problem says in a sentence
     which newer file is not, or that there is none at all. Raises UserError if there are files and none is whole."""
-    problem, kept = None, sorted(glob.glob(os.path.join(glob.escape(out_dir), 'ckpt_[0-9]*.pt')), key=os.path.getmtime, reverse=True)
+    problem, kept = None, sorted(glob.glob(os.path.join(glob.escape(out_dir), 'ckpt_[0-9]*.pt')), key=lambda p: (os.path.getmtime(p), p), reverse=True)
     last, ckpt, best = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('_last', '', '_best'))
     for path in filter(os.path.exists, [last, *kept, ckpt, best] if os.path.exists(last) else [ckpt, *kept, best]): # last is so only while newest
         try:
@@ -433,6 +433,6 @@ def save_checkpoint(state, paths, keep=1):
     if os.name == 'posix':
         os.fsync(fd := os.open(folder or '.', os.O_RDONLY)) # the renaming itself
         os.close(fd)
-    kept, last = (sorted(glob.glob(os.path.join(glob.escape(folder), name)), key=os.path.getmtime) for name in ('ckpt_[0-9]*.pt', 'ckpt_last.pt'))
+    kept, last = (sorted(glob.glob(os.path.join(glob.escape(folder), name)), key=lambda p: (os.path.getmtime(p), p)) for name in ('ckpt_[0-9]*.pt', 'ckpt_last.pt'))
     for path in (kept[:-keep] if keep > 1 else []) + (last if paths[-1].endswith('ckpt.pt') else []):
         os.remove(path)

@@ -228,7 +228,7 @@ wrapped = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_vi
 if ddp and bf16_gradients: # in a function of ours, since torch refuses its own by name on CPUs
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
     wrapped.register_comm_hook(None, lambda state, bucket: bf16_compress_hook(state, bucket))
-for _ in range(2 * ddp): # passes after which its buckets are final: a run that goes on has to sum in the same ones
+for _ in range(2 * (ddp and not eval_only)): # passes after which its buckets are final: a run that goes on has to sum in the same ones
     with ctx:
         wrapped(*on_device(train_batch(0, 0), device), rows)[1].backward()
     model.zero_grad(set_to_none=False)

@@ -470,7 +470,7 @@ def files_of(paths):
         for place in places:
             inside = (os.path.join(parent, f) for parent, _, files in os.walk(place) for f in files)
             found += sorted(f for f in inside if f.endswith(('.txt', '.md', '.py', '.jsonl', '.parquet'))) if os.path.isdir(place) else [place]
-    if once := [path for path in found if not os.path.isfile(path)]:
+    if once := [path for path in found if os.path.exists(path) and not os.path.isfile(path)]:
         stop(f"{once[0]} can be read only once, but text is read twice; write it to a file first")
     if not found:
         stop(f"no .txt, .md, .py, .jsonl or .parquet file in {', '.join(paths)}")
