@@ -26,6 +26,7 @@ def small(block_size=12, seed=0, **more):
     return model
 
 
+@torch.no_grad()
 def slowly(model, prompt, draws, stride=1, n_vocab=None, **choice):
     """The new ids of one row: the whole window computed for each of them."""
     ids, first = list(prompt), max(0, len(prompt) - model.config.block_size)
