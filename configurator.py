@@ -25,9 +25,9 @@ def _explain(kind, error, trace):
         sentence = (f"out of memory. Training this shape takes {16 * (12 * L * C * C + 50304 * C) / 1e9:.1f} GB for weights, gradients and "
                     f"moments, and up to {8 * 50304 * B * T / 1e9:.1f} GB for a micro-batch's logits. Lower batch_size and raise "
                     "gradient_accumulation_steps as much, then lower block_size, or take a smaller model")
-    elif kind.__name__ != 'UserError' and 'No space left' not in sentence:
+    elif kind.__name__ not in ('UserError', 'KeyboardInterrupt') and 'No space left' not in sentence:
         return sys.__excepthook__(kind, error, trace)
-    print(f"{os.path.basename(__file__)}: {sentence}", file=sys.stderr)
+    print(f"{os.path.basename(__file__)}: {sentence or 'stopped'}", file=sys.stderr)
 
 def _configure(space, argv=None):
     """Read argv, or the command line, over the settings in space, a script's globals; return (settings, names given by hand)."""

@@ -43,10 +43,12 @@ if init_from == 'resume':
     place = os.path.join(find_data(dataset) or os.path.join('data', dataset), 'meta.pkl')
     codec = checkpoint['codec'] if 'codec' in checkpoint else load_meta(place) # nanoGPT leaves the alphabet with the data
 else:
-    model, codec, place = GPT.from_pretrained(init_from, dict(dropout=0.0)), None, ''
-if codec.get('vocab_size') != model.config.vocab_size if codec else model.config.vocab_size < 50257:
+    from data.pretrained import read_codec
+    model, codec, place = GPT.from_pretrained(init_from, dict(dropout=0.0)), read_codec(init_from), os.path.join(init_from, 'tokenizer.json')
+c = model.config
+if codec.get('vocab_size') != c.vocab_size and (init_from == 'resume' or codec['vocab_size'] > c.vocab_size) if codec else c.vocab_size < 50257:
     found = f"is of other data, with one of {codec.get('vocab_size')}" if codec else "is missing"
-    refuse(f"the model has a vocabulary of {model.config.vocab_size}; {place}, which should say what it is, {found}")
+    refuse(f"the model has a vocabulary of {c.vocab_size}; {place}, which should say what it is, {found}")
 encode, decode, n_vocab, end_of_text = get_codec(codec)
 prompts = [encode(text) for text in read_prompts(start) for _ in range(num_samples)]
 if not prompts or not all(prompts):
@@ -55,7 +57,6 @@ print(f"number of parameters: {model.get_num_params() / 1e6:.2f}M")
 model.to(device, getattr(torch, dtype)).eval()
 
 # ---- samples -----------------------------------------------------------------------------------------------------------
-c = model.config
 width = c.block_size if compile else min(c.block_size, max(map(len, prompts)) + max_new_tokens)
 each = width * c.n_embd * model.lm_head.weight.element_size() * (2 * c.n_layer + 16) + 16 * c.vocab_size # bytes of a row: cache, prompt, choice
 size = max(1, int((torch.cuda.mem_get_info(device)[0] / 2 if device_type == 'cuda' else 4e9) / each)) # samples at once

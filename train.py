@@ -117,8 +117,7 @@ if init_from in ('resume', 'auto'):
 block_size = checkpoint['model_args']['block_size'] if checkpoint and 'block_size' not in given else block_size
 vocab_size = checkpoint['model_args']['vocab_size'] if checkpoint else meta['vocab_size'] if meta else 50304
 if meta and init_from.startswith('gpt2') and not os.path.isdir(init_from) or checkpoint and checkpoint.get('codec', meta) != meta:
-    refuse(f"the weights were trained on other tokens than dataset {dataset!r} has; choose the dataset that they were trained on, "
-           "or for OpenAI's weights one in GPT-2's BPE")
+    refuse(f"the weights were trained on other tokens than dataset {dataset!r} has; choose theirs, or for OpenAI's weights one in GPT-2's BPE")
 
 decode, n_vocab = get_codec(meta)[1:3] if sample_tokens else (None, None)
 open_data = lambda: {split: Tokens(data_dir, split, meta, vocab_size, block_size) for split in ('train', 'val')}
@@ -149,12 +148,13 @@ elif init_from == 'resume':
                and k not in (*shape, 'init_from', 'out_dir', 'device', 'backend')]
     notice(f"resuming from {saved_path} after {iter_num} iterations, best val loss {best_val_loss:.4f}" + '; not as it was: ' * bool(changed) + ', '.join(changed))
 else:
+    from data.pretrained import check_tokens
     model = GPT.from_pretrained(init_from, dict(dropout=dropout))
+    check_tokens(init_from, meta, dataset)
     block_size = block_size if 'block_size' in given else min(block_size, model.config.block_size)
     vocab_size = model.config.vocab_size
     data = open_data()
-if block_size != model.config.block_size:
-    model.crop_block_size(block_size)
+model.crop_block_size(block_size)
 for k in given & {*shape}:
     if getattr(model.config, k) != config[k]:
         notice(f"the weights decide: {k} is {getattr(model.config, k)}, not {config[k]}")
@@ -232,7 +232,6 @@ for _ in range(2 * (ddp and not eval_only)): # passes after which its buckets ar
     with ctx:
         wrapped(*on_device(train_batch(0, 0), device), rows)[1].backward()
     model.zero_grad(set_to_none=False)
-
 whole = lambda x: getattr(x, 'full_tensor', lambda: x)() # with the parts that the other processes have, if it is shared out
 
 def over_all(x, kind='SUM', group=None):

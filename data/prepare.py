@@ -376,8 +376,8 @@ def write_parts(folder, train, val, by_characters=True):
 
 # ---- reading -----------------------------------------------------------------------------------------------------------
 def find_data(dataset):
-    """The folder of a dataset: data/dataset here, or else beside this file; None if there is neither."""
-    folders = os.path.join('data', dataset), os.path.join(os.path.dirname(os.path.abspath(__file__)), dataset)
+    """The folder of a dataset: data/dataset here, or else beside this file, or what a path such as ./dataset leads to; None if there is none."""
+    folders = os.path.join('data', dataset), os.path.join(os.path.dirname(os.path.abspath(__file__)), dataset), dataset if os.path.dirname(dataset) else ''
     return next(filter(os.path.isdir, folders), None)
 
 class Tokens:

@@ -12,24 +12,28 @@ import tempfile
 
 if __name__ == '__main__': # then this folder is on the path, not the one above
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-from data.prepare import END, check_codec, get_codec, stop, tiktoken_bpe
+from data.prepare import END, char_codec, check_codec, codec_of, get_codec, stop, tiktoken_bpe
 from model import GPT, GPTConfig, UserError, load_checkpoint
 
 ACTIVATIONS = {'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu': 'gelu'} # theirs: ours; OpenAI's is the first
 SIZES = dict(vocab_size='vocab_size', block_size='n_positions', n_layer='n_layer', n_head='n_head', n_embd='n_embd') # ours: theirs
 TURNED = ('attn.c_attn.weight', 'attn.c_proj.weight', 'mlp.c_fc.weight', 'mlp.c_proj.weight') # theirs multiply from the right
 
+def folder_of(model_type):
+    """The folder of a GPT-2: itself, or where huggingface_hub has put what a hub name such as 'gpt2-xl' stands for, fetched once."""
+    if os.path.isdir(model_type):
+        return model_type
+    from huggingface_hub import snapshot_download
+    return snapshot_download(model_type, allow_patterns=['config.json', 'tokenizer.json', 'model*.safetensors'])
+
 def read_pretrained(model_type):
     """
-    (arguments for GPTConfig, state for GPT.from_state) of a hub name such as 'gpt2-xl', fetched once by huggingface_hub, or of a
-    folder with config.json and *.safetensors. Raises UserError with what is wrong.
+    (arguments for GPTConfig, state for GPT.from_state) of a hub name, or of a folder with config.json and *.safetensors. Raises
+    UserError with what is wrong.
     """
-    folder = model_type
     try:
         from safetensors.torch import load_file
-        if not os.path.isdir(folder):
-            from huggingface_hub import snapshot_download
-            folder = snapshot_download(folder, allow_patterns=['config.json', 'model*.safetensors'])
+        folder = folder_of(model_type)
         with open(os.path.join(folder, 'config.json'), encoding='utf-8') as f:
             hf = dict(json.load(f))
         state = {}
@@ -52,6 +56,36 @@ def read_pretrained(model_type):
             name = 'transformer.' + name.removeprefix('transformer.')
             state[name] = tensor.t().contiguous() if name.endswith(TURNED) else tensor
     return dict(bias=True, activation=ACTIVATIONS[hf.get('activation_function') or 'gelu_new'], **{k: hf[v] for k, v in SIZES.items()}), state
+
+def read_codec(model_type, otherwise=None):
+    """
+    The codec, as in a meta.pkl, of what read_pretrained has read: None for GPT-2's BPE, otherwise where no tokenizer.json is with it.
+    Raises UserError for one that is damaged.
+    """
+    path = os.path.join(folder_of(model_type), 'tokenizer.json')
+    if not os.path.exists(path):
+        return otherwise
+    try:
+        with open(path, encoding='utf-8') as f:
+            text = f.read()
+        tokenizer = json.loads(text)
+        vocab = tokenizer['model']['vocab']
+        ids = vocab | {token['content']: token['id'] for token in tokenizer['added_tokens']}
+        if tokenizer['model']['type'] == 'WordLevel' and max(map(len, vocab)) == 1: # characters, as write_tokenizer has them
+            codec = char_codec(sorted(vocab, key=vocab.get))
+        else:
+            codec = codec_of(1 + max(ids.values()), tokenizer='bpe', json=text)
+        return None if ids.get(END) == 50256 else codec
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as e:
+        raise UserError(f"{path} is no tokenizer that can be read ({type(e).__name__}: {e}); without it GPT-2's tokens are taken") from e
+
+def check_tokens(model_type, meta, dataset):
+    """Raises UserError if what read_pretrained has read comes with another tokenizer than the dataset of this meta.pkl."""
+    theirs = read_codec(model_type, meta)
+    def spelled(codec):
+        return [get_codec(codec)[1]([i]) for i in range(min(codec['vocab_size'], 1000))]
+    if theirs != meta and not (theirs and meta and spelled(theirs) == spelled(meta)):
+        raise UserError(f"the weights of {model_type} were trained on other tokens than dataset {dataset!r} has; choose theirs")
 
 def write_pretrained(model, folder, end=None):
     """A folder with config.json and model.safetensors of a GPT, whose <|endoftext|> is the id end. Raises UserError where transformers' GPT-2 cannot compute it."""

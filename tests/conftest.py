@@ -85,7 +85,7 @@ def run(script, *args, cwd=None, **settings):
                 if isinstance(e.code, str):
                     print(e.code, file=sys.stderr)
                 code = 1 if isinstance(e.code, str) else (e.code or 0)
-            except Exception:
+            except (Exception, KeyboardInterrupt):
                 sys.excepthook(*sys.exc_info())
                 code = 1
     finally:

@@ -2,6 +2,7 @@
 import os
 import re
 import shutil
+import signal
 
 import pytest
 import torch
@@ -94,6 +95,11 @@ def test_bench_on_made_up_tokens(tmp_path):
     out = run('bench.py', cwd=tmp_path, dataset='nowhere', **BENCH).out
     assert "made-up tokens: dataset 'nowhere' is not prepared" in out
     assert re.search(r'^time per iteration: \d+\.\d+ms, MFU: \d+\.\d\d%$', out, re.M)
+
+
+def test_ctrl_c_ends_in_a_sentence(trained, monkeypatch):
+    monkeypatch.setattr('model.GPT.stream', lambda *args: signal.raise_signal(signal.SIGINT))
+    run('sample.py', out_dir=trained, device='cpu').refused('stopped')
 
 
 def test_bench_on_a_dataset(dataset):

@@ -332,6 +332,12 @@ def test_a_sample_at_each_evaluation(dataset, tmp_path):
     assert same(weights(tmp_path / 'a'), weights(tmp_path / 'b'))
 
 
+def test_a_dataset_by_its_path_from_here(dataset, tmp_path):
+    for path in (f'./{dataset.name}', f'../{dataset.parent.name}/{dataset.name}'):
+        result = run('train.py', **{**TINY, 'dataset': path, 'out_dir': tmp_path, 'max_iters': 1}, cwd=dataset.parent)
+        assert result.code == 0, result.err
+
+
 def test_needs_only_torch_numpy_and_tqdm(dataset, tmp_path):
     """The scripts run where the other packages are missing, from any folder."""
     tiny = {k: TINY[k] for k in ('n_layer', 'n_head', 'n_embd', 'block_size', 'batch_size', 'device')}

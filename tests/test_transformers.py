@@ -1,6 +1,7 @@
 """Weights in transformers' format: equal logits, what is recorded of them, and what is refused. Nothing is fetched."""
 import json
 import os
+import pickle
 import shutil
 
 import pytest
@@ -171,6 +172,14 @@ def test_scripts_refuse_in_one_line(folder, bpe_style, tmp_path):
     assert not (tmp_path / 'metrics.jsonl').exists()
 
 
+def test_a_tokenizer_that_does_not_fit_is_refused(folder):
+    run('sample.py', init_from=folder, device='cpu').refused('vocabulary of 61', str(folder / 'tokenizer.json'), 'is missing')
+    for text, *words in (('{"model": {', 'no tokenizer that can be read'), ('{"model": {"vocab": []}}', 'no tokenizer that can be read'),
+                         (json.dumps({'model': {'type': 'BPE', 'vocab': {'a': 61}}, 'added_tokens': []}), 'with one of 62')):
+        (folder / 'tokenizer.json').write_text(text, encoding='utf-8')
+        run('sample.py', init_from=folder, device='cpu').refused(str(folder / 'tokenizer.json'), *words)
+
+
 def test_ids_beyond_the_vocabulary_are_refused(folder, tmp_path):
     data = make_dataset(tmp_path / 'data', alphabet=''.join(map(chr, range(64, 164))))
     (data / 'meta.pkl').unlink()
@@ -269,6 +278,18 @@ def test_a_checkpoint_becomes_a_folder_with_its_tokenizer(tmp_path, kind):
     assert tokenizer(TEXT).input_ids == encode(TEXT) and tokenizer.decode(encode(TEXT)) == decode(encode(TEXT)) == TEXT
     assert tokenizer.eos_token_id == end
     assert_equal_logits(transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'hf').eval(), model) if kind != 'char' else None
+
+    # and back: it samples as the checkpoint does, and is finetuned on its own tokens only
+    texts = [run('sample.py', num_samples=1, max_new_tokens=9, start='The fox', temperature=0, device='cpu', **place).out.split('M\n')[-1]
+             for place in (dict(out_dir=tmp_path), dict(init_from=tmp_path / 'hf'))]
+    assert texts[0] == texts[1] and 'The fox' in texts[0]
+    data, others = make_dataset(tmp_path / 'data'), bpe_codec(['other words'], 300) if kind == 'bpe:300' else char_codec(sorted(set(TEXT), reverse=True))
+    settings = {**TINY, 'max_iters': 1, 'init_from': tmp_path / 'hf', 'dataset': data, 'out_dir': tmp_path / 'out'}
+    (data / 'meta.pkl').write_bytes(pickle.dumps({**others, **({'vocab_size': codec['vocab_size']} if codec else {})}))
+    run('train.py', **settings).refused('other tokens')
+    (data / 'meta.pkl').write_bytes(pickle.dumps(codec)) if codec else (data / 'meta.pkl').unlink()
+    result = run('train.py', **settings)
+    assert result.code == 0, result.err
 
 
 def test_what_transformers_cannot_compute_is_not_written(trained, tmp_path):
