@@ -118,6 +118,8 @@ parser.add_argument('--results', nargs='?', const=os.path.join(os.path.dirname(o
 args = parser.parse_args()
 if not args.out_dirs and not args.results:
     sys.exit("plot.py: give the out_dirs of runs, or --results")
+if not os.path.isdir(os.path.dirname(args.save) or '.'):
+    sys.exit(f"plot.py: there is no folder for {args.save}; make it, or give another --save")
 if args.out_dirs:
     draw_runs(args.out_dirs, args.save)
 if args.results:

@@ -119,7 +119,7 @@ def parquet_rows(path, field):
     try:
         with parquet.ParquetFile(path) as f:
             kinds = {column.name: str(column.type) for column in f.schema_arrow}
-            if kinds.get(field) not in ('string', 'large_string'):
+            if not re.fullmatch(r'(dictionary<values=)?(large_)?string(_view)?(, .*)?', kinds.get(field, '')):
                 there = ', '.join(f'{k} ({v})' for k, v in kinds.items())
                 stop(f"{path} has no text in a field {field!r}, only {there}; --field=NAME says where it is")
             for rows in f.iter_batches(100, columns=[field]):
@@ -146,7 +146,7 @@ def pieces_of(parts):
 def documents_of(files, field):
     """The pieces of all documents in files."""
     for path in files:
-        rows = {'.jsonl': json_lines, '.parquet': parquet_rows}.get(os.path.splitext(path)[1])
+        rows = {'.jsonl': json_lines, '.parquet': parquet_rows}.get(os.path.splitext(path)[1].lower())
         for parts in ([text] for text in rows(path, field)) if rows else [parts_of(path)]:
             yield from pieces_of(parts)
 
@@ -469,7 +469,7 @@ def files_of(paths):
             stop(f"there is no file, folder or match of {path!r}")
         for place in places:
             inside = (os.path.join(parent, f) for parent, _, files in os.walk(place) for f in files)
-            found += sorted(f for f in inside if f.endswith(('.txt', '.md', '.py', '.jsonl', '.parquet'))) if os.path.isdir(place) else [place]
+            found += sorted(f for f in inside if f.lower().endswith(('.txt', '.md', '.py', '.jsonl', '.parquet'))) if os.path.isdir(place) else [place]
     if once := [path for path in found if os.path.exists(path) and not os.path.isfile(path)]:
         stop(f"{once[0]} can be read only once, but text is read twice; write it to a file first")
     if not found:

@@ -278,8 +278,12 @@ def write_inputs(folder):
         import pyarrow.parquet
     except ImportError:
         return kinds
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([*rows, {'body': None}]), folder / 'c.parquet', row_group_size=5)
-    return {**kinds, 'Parquet': ['c.parquet']}
+    table = pyarrow.Table.from_pylist([*rows, {'body': None}])
+    pyarrow.parquet.write_table(table, folder / 'c.parquet', row_group_size=5)
+    for kind in 'dictionary', 'large_string', 'string_view':
+        to = pyarrow.dictionary(pyarrow.int32(), pyarrow.string()) if kind == 'dictionary' else getattr(pyarrow, kind)()
+        pyarrow.parquet.write_table(table.set_column(1, 'body', table.column('body').cast(to)), folder / f'{kind}.PARQUET')
+    return {**kinds, 'Parquet': ['c.parquet'], **{f'Parquet of {p.stem}': [p.name] for p in folder.glob('*.PARQUET')}}
 
 
 def test_the_same_documents_from_files_lines_and_rows(data, tmp_path, monkeypatch):
