@@ -194,7 +194,7 @@ def bpe_codec(texts, size):
     tk = package('tokenizers', "learning a BPE")
     bpe = tk.Tokenizer(tk.models.BPE())
     bpe.pre_tokenizer, bpe.decoder = tk.pre_tokenizers.ByteLevel(add_prefix_space=False), tk.decoders.ByteLevel()
-    bpe.train_from_iterator(texts, tk.trainers.BpeTrainer(vocab_size=size, special_tokens=[END], show_progress=False,
+    bpe.train_from_iterator(texts, tk.trainers.BpeTrainer(vocab_size=size, special_tokens=[END], show_progress=sys.stderr.isatty(),
                                                           initial_alphabet=tk.pre_tokenizers.ByteLevel.alphabet()))
     return codec_of(bpe.get_vocab_size(), tokenizer='bpe', json=bpe.to_str())
 
