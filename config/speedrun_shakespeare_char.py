@@ -32,3 +32,4 @@ lr_decay_iters = 700
 min_lr = 0.0
 warmup_iters = 10
 beta2 = 0.99 # few tokens an iteration, so a longer memory
+compile = False # the run is over before that would have paid
