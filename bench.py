@@ -17,16 +17,16 @@ from model import GPT, GPTConfig, peak_flops
 
 # ---- settings ----------------------------------------------------------------------------------------------------------
 mode = 'train' # 'generate' times text: one row and batch_size rows
-batch_size = 12
-block_size = 1024
-n_layer = 12
-n_head = 12
-n_embd = 768
-bias = False
+batch_size = 12 # sequences in a step
+block_size = 1024 # tokens in a sequence
+n_layer = 12 # blocks
+n_head = 12 # of attention, a divisor of n_embd
+n_embd = 768 # channels
+bias = False # in Linears and LayerNorms
 real_data = True # False: made-up tokens, as where the dataset is not there
-dataset = 'openwebtext'
+dataset = 'openwebtext' # a folder under data/, or any folder
 max_seconds = 60 # a slow machine makes fewer than 10 steps of warm-up or 20 timed ones when one of them takes longer
-seed = 1337
+seed = 1337 # of weights and batches
 device = 'auto' # 'cuda', 'cuda:1', 'xpu', 'mps' or 'cpu'; auto: the best there is
 dtype = 'auto' # 'float32', 'bfloat16' or 'float16'
 compile = 'auto' # True or False; auto: on CUDA, if it works there
@@ -59,7 +59,7 @@ def seconds_of(statement, **names):
 def step():
     """Forward, backward and update on one batch; the loss stays on the device."""
     with ctx:
-        loss = model(*on_device(windows(), device))[1]
+        loss = model(*on_device(windows(), device), 0)[1]
     loss.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

@@ -55,8 +55,7 @@ class GPTConfig:
         if self.activation not in ACTIVATIONS:
             raise UserError(f"activation {self.activation!r} is not one of {', '.join(ACTIVATIONS)}")
 
-class LayerNorm(nn.LayerNorm):
-    """torch's, with nanoGPT's two arguments."""
+class LayerNorm(nn.LayerNorm): # torch's, with nanoGPT's two arguments
     def __init__(self, ndim, bias):
         super().__init__(ndim, bias=bias)
 
@@ -181,16 +180,16 @@ class GPT(nn.Module):
             x = x + h.wpe(position)
         if c.ngrams:
             x = x + F.dropout1d(h.wng(hashed(idx, c.ngrams)[:, -T:]).flatten(0, 1), c.ngram_dropout, self.training).sum(-2).view_as(x)
-        x = h.drop(x)
+        half = torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16
+        x = h.drop(x.bfloat16() if half else x) # the blocks add in what their matmuls give: half the memory to read and write
         for i, block in enumerate(h.h):
             x = block(x, cache[i] if cache else None, at, mask, turn)
         return self.transformer.ln_f(x)
 
-    def forward(self, idx, targets=None, rows=0):
-        """idx, targets: (B, T) token ids; a target of -1 counts for nothing. Returns (logits, loss): with targets all logits
-        (B, T, V) and the mean cross-entropy in nats, without them only the last position's logits (B, 1, V) and None. With
-        rows, the loss is computed from so many rows of logits at a time, and none are returned.
-        Raises UserError if T exceeds block_size."""
+    def forward(self, idx, targets=None, rows=None):
+        """idx, targets: (B, T) token ids; a target of -1 counts for nothing. Returns (logits, loss): with targets all logits (B, T, V) and the mean
+        cross-entropy in nats, without them only the last position's logits (B, 1, V) and None. With rows there is only the loss (a compiled
+        backward pass would be handed zeros as the logits' gradient), above 0 from so many rows at a time. Raises UserError if T exceeds block_size."""
         if idx.size(1) > self.config.block_size:
             raise UserError(f"got {idx.size(1)} tokens, but the model reads at most {self.config.block_size} at once; crop them")
         x = self.trunk(idx)
@@ -199,7 +198,7 @@ class GPT(nn.Module):
         if rows:
             return None, ChunkedLoss.apply(x.flatten(0, 1), self.lm_head.weight, targets.flatten(), rows, torch.is_grad_enabled())
         logits = self.lm_head(x) # (B, T, V)
-        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
+        return logits if rows is None else None, F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
 
     # ---- weights in and out --------------------------------------------------------------------------------------------
     @classmethod
@@ -387,6 +386,7 @@ def load_checkpoint(path):
         if wrong or checkpoint['iter_num'] < 0 or not {int, float} >= set(map(type, checkpoint.get('progress', {}).values())):
             raise TypeError(', '.join(wrong) or 'iter_num or progress holds what is no count')
         checkpoint['best_val_loss'] = float(checkpoint['best_val_loss'])
+        checkpoint['model_args'] = {k: checkpoint[k] for k in ('activation',) if k in checkpoint} | checkpoint['model_args'] # nanoGPT knows none
         checkpoint['model'] = {k.removeprefix('_orig_mod.'): v for k, v in checkpoint['model'].items()
                                if not k.endswith('.attn.bias')} # the causal mask that old files carry
         for k, v in checkpoint['model'].items():

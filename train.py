@@ -40,16 +40,16 @@ keep_checkpoints = 1 # above 1, the last so many stay as ckpt_ITERATION.pt, besi
 save_best = False # also keep the state with the lowest val loss, as ckpt_best.pt
 init_from = 'scratch' # 'resume', 'auto' (resume if out_dir has a checkpoint, else scratch), a GPT-2 on the hub such as 'gpt2-xl', or a folder with one
 wandb_log = False # metrics.jsonl is written in any case
-wandb_project = 'owt'
-wandb_run_name = 'gpt2'
+wandb_project = 'owt' # where wandb files the run
+wandb_run_name = 'gpt2' # what it calls it
 dataset = 'openwebtext' # a folder under data/, or any folder
 gradient_accumulation_steps = 40 # micro-batches an iteration, shared by all processes
 total_batch_tokens = 0 # above 0, sets gradient_accumulation_steps to what comes nearest to so many tokens an iteration
 batch_size = 12 # sequences in a micro-batch
 block_size = 1024 # tokens in a sequence
-n_layer = 12
-n_head = 12
-n_embd = 768
+n_layer = 12 # blocks
+n_head = 12 # of attention, a divisor of n_embd
+n_embd = 768 # channels
 dropout = 0.0 # 0 for pretraining; 0.1 and up where the data is seen many times
 bias = False # in Linears and LayerNorms; GPT-2 has them, without is a little better and faster
 activation_checkpointing = False # keep each block's input only, compute the rest again in the backward pass: less memory, a third more time
@@ -61,14 +61,14 @@ optimizer = 'adamw' # 'muon': torch's Muon for the blocks' matrices, AdamW for t
 learning_rate = 6e-4 # of AdamW, the largest
 muon_lr = 0.02 # of Muon, the largest; it rises and falls as the other does
 max_iters = 600000 # updates in all
-weight_decay = 0.1
-beta1 = 0.9
-beta2 = 0.95
+weight_decay = 0.1 # of matrices and embeddings
+beta1 = 0.9 # AdamW's memory of gradients
+beta2 = 0.95 # and of their squares; nearer to 1 where an iteration has few tokens
 grad_clip = 1.0 # largest gradient norm, 0.0 turns clipping off
 decay_lr = True # False: constant
 lr_schedule = 'cosine' # 'wsd': level, then a straight line down
 cooldown = 0.7 # with wsd, the share of the iterations after warm-up that go down
-warmup_iters = 2000
+warmup_iters = 2000 # in which the rate rises
 lr_decay_iters = 600000 # where it arrives at min_lr; usually max_iters
 min_lr = 6e-5 # usually a tenth of learning_rate
 max_bad_steps = 10 # updates in a row with a loss or gradient that is not finite before the run stops
@@ -100,8 +100,7 @@ def notice(text):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 # ---- data and checkpoint: a batch is a function of seed, split, iteration and micro-batch, whatever else happens -------------
-data_dir = find_data(dataset)
-if not data_dir:
+if not (data_dir := find_data(dataset)):
     there = ', '.join(sorted(p.parent.name for p in Path(_here, 'data').glob('*/prepare.py')))
     refuse(f"there is no dataset {dataset!r}, neither here nor beside train.py; there is {there}, or a folder of your own")
 meta = load_meta(os.path.join(data_dir, 'meta.pkl'))
@@ -171,7 +170,7 @@ if total_batch_tokens:
     config['gradient_accumulation_steps'] = gradient_accumulation_steps
 micro_steps = gradient_accumulation_steps // world_size # micro-batches of this process in one iteration
 tokens_per_iter = gradient_accumulation_steps * batch_size * block_size
-model_args = {k: v for k, v in vars(model.config).items() if k not in ('activation', 'rotary', 'ngrams', 'ngram_dropout') or v != getattr(GPTConfig, k)}
+model_args = {k: v for k, v in vars(model.config).items() if k != 'activation' and (k not in ('rotary', 'ngrams', 'ngram_dropout') or v != getattr(GPTConfig, k))}
 
 # ---- processes, precision, optimizer -------------------------------------------------------------------------------------
 if world_size > 1:
@@ -282,7 +281,7 @@ def save(improved):
     paths = [best_path] * (save_best and improved) + [os.path.join(out_dir, f'ckpt_{iter_num:07d}.pt')] * (keep_checkpoints > 1)
     paths.append(ckpt_path if improved or always_save_checkpoint else last_path)
     weights = {k: v for k, v in model.state_dict().items() if k != 'lm_head.weight'} # which is wte
-    state = {'model': weights, 'optimizer': optimizers[0].state_dict(), 'model_args': model_args, 'iter_num': iter_num,
+    state = {'model': weights, 'optimizer': optimizers[0].state_dict(), 'model_args': model_args, 'activation': model.config.activation, 'iter_num': iter_num,
              'best_val_loss': best_val_loss, 'config': config, 'codec': meta, 'wandb_id': wandb_id, 'progress': dict(progress, bad_steps=int(bad))}
     state |= ({'scaler': scaler.state_dict()} if scaler.is_enabled() else {}) | ({'muon': muon[0].state_dict()} if muon else {})
     copy = tree_map_only(torch.Tensor, lambda x: whole(x.detach()).to('cpu' if master_process else 'meta', copy=True), state) # updates leave it alone

@@ -30,9 +30,16 @@ LINKS = (50, 400) # Gbit/s a GPU, each way
 BATCH = 8 # sequences in a micro-batch, for the communication
 
 # ---- counting ----------------------------------------------------------------------------------------------------------
+def as_on_cuda(model):
+    """The model with LayerNorms that take float32, as CUDA's autocast has them and the CPU's has not."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.register_forward_pre_hook(lambda _, inputs: inputs[0].float())
+    return model
+
 def saved(dtype, n_layer=1, n_head=2, n_embd=64, vocab_size=96, B=1, T=16):
     """Bytes that autograd keeps for the backward pass of a GPT, each storage once, without the parameters themselves."""
-    model = GPT(GPTConfig(T, vocab_size, n_layer, n_head, n_embd, 0.0, False))
+    model = as_on_cuda(GPT(GPTConfig(T, vocab_size, n_layer, n_head, n_embd, 0.0, False)))
     ids, kept = torch.zeros(B, T, dtype=torch.long), {}
     def pack(x):
         kept[x.untyped_storage().data_ptr()] = x # held, so that no address comes twice
@@ -72,7 +79,7 @@ def memory(name, n=1, fsdp=False, checkpointing=False, dtype='bfloat16', B=1):
     else:
         weights, at_head, at_block = 2 * half * matmul, head, recomputed + 4 * V * C
     return {'parameters': 4 * N / share, 'gradients': 4 * N / share, 'moments': 8 * N / share,
-            'copies of weights': weights, 'activations': L * (4 * C * tokens if checkpointing else activations),
+            'copies of weights': weights, 'activations': L * ((2 if half else 4) * C * tokens if checkpointing else activations),
             'head or a block': max(at_head, at_block)}
 
 def tracked(name, n=1, fsdp=False, checkpointing=False, dtype='bfloat16', B=1):
@@ -88,7 +95,7 @@ def tracked(name, n=1, fsdp=False, checkpointing=False, dtype='bfloat16', B=1):
     dist.init_process_group('fake', store=FakeStore(), rank=0, world_size=n)
     mesh = dist.init_device_mesh('cpu', (n,))
     with FakeTensorMode():
-        model, ids = GPT(GPTConfig(T, V, L, nh, C, 0.0, False)), torch.zeros(B, T, dtype=torch.long)
+        model, ids = as_on_cuda(GPT(GPTConfig(T, V, L, nh, C, 0.0, False))), torch.zeros(B, T, dtype=torch.long)
         if checkpointing:
             apply_activation_checkpointing(model, check_fn=lambda x: isinstance(x, Block))
         for module in (*model.transformer.h, model) if fsdp else ():

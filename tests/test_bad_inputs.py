@@ -219,6 +219,7 @@ WTE, NORM = 'transformer.wte.weight', 'transformer.ln_f.weight'
         ('n_embd', 64), ('n_embd', 0), ('n_layer', 3), ('n_layer', 1), ('n_layer', 10 ** 9), ('n_head', 5), ('n_head', '2'), ('n_embd', 32.0), ('block_size', 8),
         ('block_size', HUGE), ('vocab_size', 31), ('vocab_size', -30), ('bias', True), ('bias', 'no'), ('activation', 'relu'), ('activation', []), ('colour', 3),
     ]),
+    *((f'activation {v!r} beside them', put('activation', value=v), BOTH, ['activation']) for v in ('relu', [])),
     ('no tables', lambda c: c.update(codec=None), ['sample.py'], ['vocabulary of 30']),
     ('a dataset that is a number', lambda c: (c.pop('codec'), c['config'].update(dataset=7)), ['sample.py'], ['vocabulary of 30']),
     ('no n_embd', put('model_args', 'n_embd'), BOTH, []),

@@ -300,14 +300,30 @@ def test_a_loss_in_chunks_is_the_plain_one():
         with torch.autocast('cpu', dtype, enabled=dtype is not None):
             logits, loss = model(idx, targets, rows)
         (3 * loss).backward()
-        assert (logits is None) == (rows > 0)
+        assert (logits is None) == (rows is not None)
         return loss.item(), [p.grad.clone() for p in model.parameters()]
     for dtype, close in ((None, 2e-6), (torch.bfloat16, 2e-2)):
-        loss, gradients = loss_and_gradients(0, dtype)
-        for rows in (1, 7, 48, 1000):
+        loss, gradients = loss_and_gradients(None, dtype)
+        for rows in (0, 1, 7, 48, 1000):
             other, others = loss_and_gradients(rows, dtype)
+            assert rows or other == loss and all(torch.equal(a, b) for a, b in zip(gradients, others, strict=True))
             assert other == pytest.approx(loss, rel=close)
             for a, b in zip(gradients, others, strict=True):
                 assert (a - b).norm() <= close * a.norm()
     with torch.no_grad():
         assert model(idx, targets, 7)[1].item() == pytest.approx(model(idx, targets)[1].item(), rel=1e-6)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16, None], ids=str)
+def test_what_blocks_add_to_is_in_bfloat16_where_matmuls_are(dtype):
+    """In float16 it would overflow, so there it stays in float32; gradients of weights are float32 throughout."""
+    model, kinds = small(rotary=True, ngrams=9), []
+    for block in model.transformer.h:
+        block.register_forward_hook(lambda block, inputs, x: kinds.extend((inputs[0].dtype, x.dtype)))
+    ids = torch.randint(SMALL['vocab_size'], (2, 12))
+    with torch.autocast('cpu', dtype, enabled=dtype is not None):
+        loss = model(ids, ids, 0)[1]
+    loss.backward()
+    assert set(kinds) == {torch.bfloat16 if dtype == torch.bfloat16 else torch.float32}
+    assert {p.grad.dtype for p in model.parameters()} == {torch.float32}
+    assert loss.item() == pytest.approx(model(ids, ids)[1].item(), abs=0.05)

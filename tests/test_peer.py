@@ -17,6 +17,8 @@ import torch
 from conftest import ROOT, TINY, as_args, run, train
 from data.prepare import load_meta
 
+from model import GPT, load_checkpoint
+
 CLONE = os.environ.get('NANOGPT_DIR')
 CONFIGS = sorted(Path(CLONE, 'config').glob('*.py')) if CLONE else []
 pytestmark = pytest.mark.skipif(not CLONE, reason="NANOGPT_DIR, the folder of a clone of karpathy/nanoGPT, is not set")
@@ -158,8 +160,12 @@ def test_own_checkpoint_resumes_there(peer, dataset, trained, tmp_path):
     assert_continued(before, load(tmp_path / 'ckpt.pt'), 3)
 
 
-def test_own_checkpoint_samples_there(peer, trained):
+def test_own_checkpoint_samples_there(peer, trained, tmp_path):
     assert own_sample(trained) == peer_sample(peer, trained)
+    finetuned = load(trained / 'ckpt.pt') | {'activation': 'gelu_tanh'} # OpenAI's; nanoGPT computes the other GELU, which differs by less than 0.001
+    torch.save(finetuned, tmp_path / 'ckpt.pt')
+    assert GPT.from_checkpoint(load_checkpoint(tmp_path / 'ckpt.pt')).config.activation == 'gelu_tanh'
+    peer_sample(peer, tmp_path)
 
 
 @pytest.fixture(params=[True, False], ids=['bias', 'no bias'])
