@@ -21,10 +21,12 @@ def _explain(kind, error, trace):
     import os, sys
     sentence = ' '.join(str(error).split())
     if kind.__name__ in ('OutOfMemoryError', 'MemoryError') or any(words in sentence for words in ("out of memory", "can't allocate memory")):
-        C, L, B, T = (globals().get('config', {}).get(k, v) for k, v in (('n_embd', 768), ('n_layer', 12), ('batch_size', 1), ('block_size', 1024)))
-        sentence = (f"out of memory. Training this shape takes {16 * (12 * L * C * C + 50304 * C) / 1e9:.1f} GB for weights, gradients and "
-                    f"moments, and up to {8 * 50304 * B * T / 1e9:.1f} GB for a micro-batch's logits. Lower batch_size and raise "
-                    "gradient_accumulation_steps as much, then lower block_size, or take a smaller model")
+        s = {**globals(), **globals().get('config', {})}
+        C, L, B, T, V = (s.get(k, v) for k, v in (('n_embd', 768), ('n_layer', 12), ('batch_size', 1), ('block_size', 1024), ('vocab_size', 50304)))
+        sentence = "out of memory. " + ("Take --dtype=bfloat16, a lower --num_samples or --max_new_tokens, or a smaller model" if 'num_samples' in s else
+            f"Training this shape takes {16 * (12 * L * C * C + V * C) / 1e9:.1f} GB for weights, gradients and moments, and up to {8 * V * B * T / 1e9:.1f} GB "
+            f"for a micro-batch's logits. Lower batch_size{' and raise gradient_accumulation_steps as much' * ('eval_iters' in s)}, then block_size, or "
+            "take a smaller model")
     elif kind.__name__ not in ('UserError', 'KeyboardInterrupt') and 'No space left' not in sentence:
         return sys.__excepthook__(kind, error, trace)
     print(f"{os.path.basename(__file__)}: {sentence or 'stopped'}", file=sys.stderr)

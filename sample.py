@@ -60,21 +60,20 @@ model.to(device, getattr(torch, dtype)).eval()
 width = c.block_size if compile else min(c.block_size, max(map(len, prompts)) + max_new_tokens)
 each = width * c.n_embd * model.lm_head.weight.element_size() * (2 * c.n_layer + 16) + 16 * c.vocab_size # bytes of a row: cache, prompt, choice
 size = max(1, int((torch.cuda.mem_get_info(device)[0] / 2 if device_type == 'cuda' else 4e9) / each)) # samples at once
-streaming, made, t0 = len(prompts) == 1, 0, time.perf_counter()
+made, t0 = 0, time.perf_counter()
 for begin in range(0, len(prompts), size):
     batch = prompts[begin:begin + size]
     samples = [Text(p, decode, max_new_tokens, end_of_text, stop) for p in batch]
     own = [np.random.default_rng((seed, (begin + i) % num_samples)) for i in range(len(batch))] # so no sample depends on another
     draws = torch.from_numpy(np.stack([rng.random(max_new_tokens, np.float32) for rng in own]))
     steps = model.stream(batch, max_new_tokens, temperature, top_k, top_p, context_stride, n_vocab, draws, compile)
-    with tqdm(total=max_new_tokens, unit='token', leave=False, disable=True if streaming else None) as bar:
+    with tqdm(total=max_new_tokens, unit='token', leave=False, disable=True if sys.stdout.isatty() else None) as bar: # the first one's text shows it too
         while not all(s.over for s in samples):
-            some = list(islice(steps, 1 if streaming else 16)) # looking at them makes a GPU wait
+            some = list(islice(steps, 1 if len(batch) == 1 else 16)) # looking at them makes a GPU wait
             for sample, ids in zip(samples, torch.stack(some, 1).tolist(), strict=True):
                 sample.add(ids)
             bar.update(len(some))
-            if streaming:
-                print(samples[0].fresh(), end='', flush=True)
+            print(samples[0].fresh(), end='', flush=True)
     steps.close()
     for sample in samples:
         print(sample.fresh(), '---------------', sep='\n', flush=True)

@@ -1,4 +1,4 @@
-# Evaluates OpenAI's gpt2-medium (350M parameters) on OpenWebText and exits.
+# Evaluates OpenAI's gpt2-medium (355M parameters) on OpenWebText and exits.
 #   python train.py config/eval_gpt2_medium.py
 # nanoGPT's README has 2.85 and 2.84 for train and val.
 init_from = 'gpt2-medium'

@@ -1,7 +1,7 @@
 # Finetunes GPT-2 XL (1.5 billion parameters) on Shakespeare; --init_from=gpt2 takes the smallest instead.
 #   python data/shakespeare/prepare.py
 #   python train.py config/finetune_shakespeare.py
-# XL with AdamW in float32 needs about 26 GB for weights, gradients and moments alone.
+# XL with AdamW in float32 needs about 25 GB for weights, gradients and moments alone.
 import time
 
 out_dir = 'out-shakespeare'

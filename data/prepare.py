@@ -218,8 +218,8 @@ def check_codec(meta):
     if meta is None:
         return 'tiktoken:gpt2'
     V, kind = meta['vocab_size'], meta.get('tokenizer', 'char')
-    if type(V) is not int or V < 1 or meta.get('dtype', 'uint16') not in ('uint16', 'uint32'):
-        raise TypeError("its vocab_size or dtype cannot be")
+    if type(V) is not int or V < 1 or meta.get('dtype', 'uint16') not in ('uint16', 'uint32')[V > 2 ** 16:]:
+        raise TypeError("its vocab_size or dtype cannot be: ids above 65,535 take uint32")
     if kind == 'char':
         stoi, itos = meta['stoi'], meta['itos']
         if not (V == len(itos) and all(type(itos[i]) is str for i in range(V))

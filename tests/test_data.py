@@ -314,6 +314,9 @@ def test_more_characters_than_uint16_has_ids(data, tmp_path):
     assert (meta['vocab_size'], meta['dtype']) == (70000, 'uint32')
     assert text_of(data / 'x', 'train') + text_of(data / 'x', 'val') == text
     assert prepare.Tokens(data / 'x', 'val', meta, 70000, 8).windows(np.array([6990])).max() == 69998 # as train.py reads it
+    meta.pop('dtype')
+    with pytest.raises(SystemExit, match='uint32'): # in uint16 ids would wrap
+        prepare.write_bins(str(data / 'x'), lambda n: [(text, False, 'train')][n:], meta, len(text))
 
 
 def test_parts_and_pieces_do_not_show(monkeypatch, tmp_path):

@@ -264,6 +264,15 @@ def test_bpe_is_shown_in_whole_characters_until_something_ends_it(tmp_path, bpe,
     assert result.out.endswith(f'Once{text}\n---------------\n') and '\ufffd' not in result.out
 
 
+def test_the_first_of_several_is_shown_as_it_comes(trained, monkeypatch):
+    import builtins
+    shown, said = [], print
+    monkeypatch.setattr(builtins, 'print', lambda *a, **k: (shown.append((a, k.get('end'))), said(*a, **k)))
+    first, *others = texts(run('sample.py', out_dir=trained, start='ab', num_samples=3, max_new_tokens=40, device='cpu'))
+    pieces = [a[0] for a, end in shown if end == '']
+    assert len(pieces) == 3 and all(pieces) and 'ab' + ''.join(pieces)[2:] == first and len(others) == 2
+
+
 def test_a_real_model_that_ends_its_text(tmp_path, bpe):
     """<|endoftext|> made the likeliest token everywhere."""
     checkpoint = torch.load(gpt2_checkpoint(tmp_path) / 'ckpt.pt', weights_only=False)

@@ -368,7 +368,18 @@ def test_running_out_of_memory_says_what_to_lower(dataset, tmp_path, monkeypatch
     def forward(*args):
         raise torch.OutOfMemoryError('CUDA out of memory')
     monkeypatch.setattr(model.GPT, 'forward', forward)
-    run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path}).refused('out of memory', 'batch_size', 'GB')
+    run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path}).refused('out of memory', 'batch_size and raise gradient_accumulation_steps', ' 0.0 GB')
+    result = run('bench.py', n_layer=1, n_head=1, n_embd=8, real_data=False, device='cpu')
+    result.refused('out of memory', '4.9 GB', 'Lower batch_size, then block_size')
+
+
+def test_sampling_out_of_memory_says_what_to_lower(trained, monkeypatch):
+    import model
+
+    def stream(*args):
+        raise torch.OutOfMemoryError('CUDA out of memory')
+    monkeypatch.setattr(model.GPT, 'stream', stream)
+    run('sample.py', out_dir=trained, device='cpu').refused('out of memory', '--num_samples', '--dtype=bfloat16')
 
 
 def test_rows_of_logits_at_a_time_change_nothing(dataset, tmp_path):
