@@ -17,7 +17,7 @@ def refuse(message):
     sys.exit(f"{os.path.basename(__file__)}: {' '.join(str(message).split())}")
 
 def _explain(kind, error, trace):
-    """What is printed of an error that ends the script: a sentence for what users can mend, else Python's traceback."""
+    """What is printed of an error that ends the script: a sentence for what users can mend, nothing where nobody reads on, else Python's traceback."""
     import os, sys
     sentence = ' '.join(str(error).split())
     if kind.__name__ in ('OutOfMemoryError', 'MemoryError') or any(words in sentence for words in ("out of memory", "can't allocate memory")):
@@ -28,7 +28,7 @@ def _explain(kind, error, trace):
             f"for a micro-batch's logits. Lower batch_size{' and raise gradient_accumulation_steps as much' * ('eval_iters' in s)}, then block_size, or "
             "take a smaller model")
     elif kind.__name__ not in ('UserError', 'KeyboardInterrupt') and 'No space left' not in sentence:
-        return sys.__excepthook__(kind, error, trace)
+        return os.dup2(os.open(os.devnull, 1), 1) if kind is BrokenPipeError and 'eval_iters' not in globals() else sys.__excepthook__(kind, error, trace)
     print(f"{os.path.basename(__file__)}: {sentence or 'stopped'}", file=sys.stderr)
 
 def _configure(space, argv=None):

@@ -243,16 +243,18 @@ def load_meta(path):
         stop(f"{path} is no meta.pkl of plain data ({type(e).__name__}: {e}): not loaded")
     return meta
 
-def open_codec(meta):
+def open_codec(meta, special=False):
     """
     (encode: texts and whether <|endoftext|> follows each -> all their ids, decode: ids -> text, number of ids, that of
-    <|endoftext|> or None) of a meta.pkl's content, or without one GPT-2 BPE. <|endoftext|> within a text is encoded as text.
+    <|endoftext|> or None) of a meta.pkl's content, or without one GPT-2 BPE. <|endoftext|> within a text is encoded as text, and
+    so are a BPE's other special tokens, unless special.
     """
     try:
         kind = check_codec(meta)
         if kind == 'bpe':
             bpe = package('tokenizers', "this BPE").Tokenizer.from_str(meta['json'])
-            end, bpe.encode_special_tokens = bpe.token_to_id(END), True # as text
+            bpe.no_truncation(), bpe.no_padding() # which somebody's last call may have left in it
+            end, bpe.encode_special_tokens = bpe.token_to_id(END), not special
             if max(bpe.get_vocab().values()) >= meta['vocab_size']:
                 raise ValueError("it has more ids than vocab_size says")
             def encode(pieces):
@@ -291,7 +293,7 @@ def open_codec(meta):
 
 def get_codec(meta):
     """(encode: text, in which <|endoftext|> is that id -> ids, decode: ids -> text, n_vocab, id of <|endoftext|> or None); see open_codec."""
-    encode, decode, n_vocab, end = open_codec(meta)
+    encode, decode, n_vocab, end = open_codec(meta, special=True)
     def encode_prompt(text):
         *ended, rest = clean(text).split(END) if end is not None else [clean(text)]
         return np.asarray(encode([*((part, True) for part in ended), (rest, False)]), int).tolist()
@@ -359,15 +361,17 @@ def write_bins(folder, pieces_from, meta, total, source=''):
             done, behind = done + len(group), behind + characters
             write_whole(mark, json.dumps([of, done, behind, sizes]).encode())
             bar.update(characters)
-    for split, path in paths.items():
+    for path in paths.values():
         os.replace(path + '.part', path)
-        print(f"{path}: {sizes[split] // dtype.itemsize:,} tokens")
     if meta:
         write_whole(os.path.join(folder, 'meta.pkl'), pickle.dumps(meta))
-        print(f"vocabulary of {vocab_size:,}" + (f": {''.join(meta['stoi'])[:200]!a}" if 'stoi' in meta else ''))
     elif os.path.exists(os.path.join(folder, 'meta.pkl')): # of an earlier run with another tokenizer
         os.remove(os.path.join(folder, 'meta.pkl'))
     os.remove(mark)
+    for split, path in paths.items():
+        print(f"{path}: {sizes[split] // dtype.itemsize:,} tokens")
+    if meta:
+        print(f"vocabulary of {vocab_size:,}" + (f": {''.join(meta['stoi'])[:200]!a}" if 'stoi' in meta else ''))
 
 def write_parts(folder, train, val, by_characters=True):
     """The same of two texts, by characters or in GPT-2 BPE without <|endoftext|>."""
@@ -377,7 +381,9 @@ def write_parts(folder, train, val, by_characters=True):
 # ---- reading -----------------------------------------------------------------------------------------------------------
 def find_data(dataset):
     """The folder of a dataset: data/dataset here, or else beside this file, or what a path such as ./dataset leads to; None if there is none."""
-    folders = os.path.join('data', dataset), os.path.join(os.path.dirname(os.path.abspath(__file__)), dataset), dataset if os.path.dirname(dataset) else ''
+    folders = [os.path.join('data', dataset), os.path.join(os.path.dirname(os.path.abspath(__file__)), dataset)]
+    if os.path.dirname(dataset):
+        folders.insert(0 if dataset.startswith('.') else 2, dataset)
     return next(filter(os.path.isdir, folders), None)
 
 class Tokens:
@@ -431,7 +437,7 @@ def read_prompts(start):
     kind, colon, name = start.partition(':')
     if not colon or kind not in ('FILE', 'LINES'):
         return [start]
-    return [read_text(name)] if kind == 'FILE' else [line for line in read_text(name).splitlines() if line]
+    return [read_text(name)] if kind == 'FILE' else [line for line in read_text(name).split('\n') if line]
 
 class Text:
     """The text of a sample as its ids arrive, in whole characters, until it has n of them or an id or a text that ends it."""

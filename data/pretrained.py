@@ -3,16 +3,14 @@ GPT-2 in transformers' format, read for train.py and sample.py and written for e
     python data/pretrained.py out-shakespeare/ckpt.pt FOLDER
 makes a folder of a checkpoint, with its tokenizer, that transformers' AutoModelForCausalLM and AutoTokenizer read.
 """
-import base64
 import glob
 import json
 import os
 import sys
-import tempfile
 
 if __name__ == '__main__': # then this folder is on the path, not the one above
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-from data.prepare import END, char_codec, check_codec, codec_of, get_codec, stop, tiktoken_bpe
+from data.prepare import END, char_codec, check_codec, codec_of, get_codec, package, stop, tiktoken_bpe
 from model import GPT, GPTConfig, UserError, load_checkpoint
 
 ACTIVATIONS = {'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu': 'gelu'} # theirs: ours; OpenAI's is the first
@@ -24,7 +22,7 @@ def folder_of(model_type):
     if os.path.isdir(model_type):
         return model_type
     from huggingface_hub import snapshot_download
-    return snapshot_download(model_type, allow_patterns=['config.json', 'tokenizer.json', 'model*.safetensors'])
+    return snapshot_download(model_type, allow_patterns=['config.json', 'tokenizer.json', 'vocab.json', 'merges.txt', 'model*.safetensors'])
 
 def read_pretrained(model_type):
     """
@@ -36,11 +34,11 @@ def read_pretrained(model_type):
         folder = folder_of(model_type)
         with open(os.path.join(folder, 'config.json'), encoding='utf-8') as f:
             hf = dict(json.load(f))
-        state = {}
-        for path in glob.glob(os.path.join(glob.escape(folder), 'model*.safetensors')):
+        state, whole = {}, os.path.join(folder, 'model.safetensors')
+        for path in [whole] if os.path.exists(whole) else glob.glob(os.path.join(glob.escape(folder), 'model-*-of-*.safetensors')):
             state |= load_file(path)
         if not state:
-            raise FileNotFoundError(f"no model*.safetensors in {folder}")
+            raise FileNotFoundError(f"no model.safetensors in {folder}")
     except Exception as e: # what the hub, its cache and half a file raise is anyone's guess
         missing = 'pip install transformers to read them; ' * isinstance(e, ImportError)
         raise UserError(f"cannot read config.json and model.safetensors of {model_type!r}; {missing}init_from takes a GPT-2 on the hub, a folder "
@@ -59,36 +57,49 @@ def read_pretrained(model_type):
 
 def read_codec(model_type, otherwise=None):
     """
-    The codec, as in a meta.pkl, of what read_pretrained has read: None for GPT-2's BPE, otherwise where no tokenizer.json is with it.
-    Raises UserError for one that is damaged.
+    The codec, as in a meta.pkl, of what read_pretrained has read: None for GPT-2's BPE, otherwise where no tokenizer is with it.
+    Raises UserError for one that is damaged or of another kind.
     """
-    path = os.path.join(folder_of(model_type), 'tokenizer.json')
-    if not os.path.exists(path):
-        return otherwise
+    path, vocab, merges = (os.path.join(folder_of(model_type), name) for name in ('tokenizer.json', 'vocab.json', 'merges.txt'))
     try:
-        with open(path, encoding='utf-8') as f:
-            text = f.read()
-        tokenizer = json.loads(text)
-        vocab = tokenizer['model']['vocab']
-        ids = vocab | {token['content']: token['id'] for token in tokenizer['added_tokens']}
-        if tokenizer['model']['type'] == 'WordLevel' and max(map(len, vocab)) == 1: # characters, as write_tokenizer has them
-            codec = char_codec(sorted(vocab, key=vocab.get))
+        if os.path.exists(path):
+            with open(path, encoding='utf-8') as f:
+                text = f.read()
+        elif os.path.exists(vocab) and os.path.exists(merges): # as it was before there was one file
+            tk, path = package('tokenizers', f"reading {vocab}"), vocab
+            bpe = tk.Tokenizer(tk.models.BPE.from_file(vocab, merges))
+            bpe.pre_tokenizer, bpe.decoder = tk.pre_tokenizers.ByteLevel(add_prefix_space=False), tk.decoders.ByteLevel()
+            bpe.add_special_tokens([END] * (bpe.token_to_id(END) is not None))
+            text = bpe.to_str()
         else:
-            codec = codec_of(1 + max(ids.values()), tokenizer='bpe', json=text)
-        return None if ids.get(END) == 50256 else codec
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as e:
-        raise UserError(f"{path} is no tokenizer that can be read ({type(e).__name__}: {e}); without it GPT-2's tokens are taken") from e
+            return otherwise
+        tokenizer = json.loads(text)
+        ids, kind = tokenizer['model']['vocab'], tokenizer['model']['type']
+        if kind == 'WordLevel' and max(map(len, ids)) == 1: # characters, as tokenizer_of has them
+            return char_codec(sorted(ids, key=ids.get))
+        if kind != 'BPE' or tokenizer['decoder']['type'] != 'ByteLevel':
+            raise ValueError(f"a {kind} that is no BPE of bytes, the only kind that is read here")
+        ids |= {token['content']: token['id'] for token in tokenizer['added_tokens']}
+        if len(ids) == 50257 and [ids.get(token) for token in ('!', '\u0120the', '\u0120gazed', END)] == [0, 262, 50255, 50256]:
+            return None
+        return codec_of(1 + max(ids.values()), tokenizer='bpe', json=text)
+    except Exception as e: # tokenizers raises nothing narrower
+        raise UserError(f"{path} is no tokenizer that can be read ({type(e).__name__}: {e})") from e
 
 def check_tokens(model_type, meta, dataset):
     """Raises UserError if what read_pretrained has read comes with another tokenizer than the dataset of this meta.pkl."""
     theirs = read_codec(model_type, meta)
     def spelled(codec):
-        return [get_codec(codec)[1]([i]) for i in range(min(codec['vocab_size'], 1000))]
-    if theirs != meta and not (theirs and meta and spelled(theirs) == spelled(meta)):
+        _, decode, n_vocab, end = get_codec(codec)
+        return end, [decode([i]) for i in range(min(n_vocab, 1000))]
+    if theirs != meta and spelled(theirs) != spelled(meta):
         raise UserError(f"the weights of {model_type} were trained on other tokens than dataset {dataset!r} has; choose theirs")
 
-def write_pretrained(model, folder, end=None):
-    """A folder with config.json and model.safetensors of a GPT, whose <|endoftext|> is the id end. Raises UserError where transformers' GPT-2 cannot compute it."""
+def write_pretrained(model, folder, end=None, tokenizer=None):
+    """
+    A folder with config.json and model.safetensors of a GPT, whose <|endoftext|> is the id end, and what tokenizer_of returned. Raises
+    UserError where transformers' GPT-2 cannot compute it, and where it cannot be written.
+    """
     c = model.config
     if c.rotary or c.ngrams:
         raise UserError("transformers' GPT-2 has no rotary positions and no n-grams, so only a model without them can be written for it")
@@ -105,10 +116,14 @@ def write_pretrained(model, folder, end=None):
     state = {k: ours.get(k, torch.zeros(v.shape)).float().cpu() for k, v in theirs.state_dict().items()} # a bias that is not there adds nothing
     theirs.load_state_dict({k: v.t().contiguous() if k.endswith(TURNED) else v for k, v in state.items()}, assign=True)
     theirs.tie_weights()
-    theirs.save_pretrained(folder)
+    try:
+        for part in (tokenizer, theirs) if tokenizer else (theirs,):
+            part.save_pretrained(folder)
+    except Exception as e: # safetensors has errors of its own
+        raise UserError(f"cannot write into {folder} ({e})") from e
 
-def write_tokenizer(codec, folder):
-    """The tokenizer of a checkpoint's codec, None being GPT-2's BPE, as transformers' AutoTokenizer reads it."""
+def tokenizer_of(codec):
+    """The tokenizer of a checkpoint's codec, None being GPT-2's BPE, as transformers' AutoTokenizer will read it."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
     from transformers.convert_slow_tokenizer import TikTokenConverter
@@ -120,11 +135,10 @@ def write_tokenizer(codec, folder):
         tokenizer = Tokenizer.from_str(codec['json'])
     else:
         bpe = tiktoken_bpe(kind.removeprefix('tiktoken:'))
-        with tempfile.NamedTemporaryFile('wb', delete=False) as f: # the form in which OpenAI gives them out
-            f.writelines(b'%s %d\n' % (base64.b64encode(text), i) for text, i in bpe._mergeable_ranks.items())
-        tokenizer = TikTokenConverter(f.name, bpe._pat_str, extra_special_tokens=list(bpe._special_tokens)).converted()
-        os.remove(f.name)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+        converter = TikTokenConverter(pattern=bpe._pat_str.replace('}+', '}'), extra_special_tokens=list(bpe._special_tokens)) # +: again, there
+        converter.load_tiktoken_bpe = lambda _: bpe._mergeable_ranks | {text.encode(): i for text, i in bpe._special_tokens.items()}
+        tokenizer = converter.converted()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 if __name__ == '__main__':
     if len(sys.argv) != 3 or sys.argv[1] in ('-h', '--help'):
@@ -136,8 +150,8 @@ if __name__ == '__main__':
         if not checkpoint.get('codec') and checkpoint['model_args'].get('vocab_size', 50257) < 50257:
             stop(f"{sys.argv[1]} does not say what its {checkpoint['model_args']['vocab_size']} ids stand for, as nanoGPT's files of characters do not: go on "
                  "training from it with --init_from=resume for an iteration, which writes that down")
-        write_pretrained(GPT.from_checkpoint(checkpoint), sys.argv[2], get_codec(checkpoint.get('codec'))[3])
-        write_tokenizer(checkpoint.get('codec'), sys.argv[2])
+        model, codec = GPT.from_checkpoint(checkpoint), checkpoint.get('codec')
+        write_pretrained(model, sys.argv[2], get_codec(codec)[3], tokenizer_of(codec))
     except (UserError, OSError, ImportError) as e:
         stop(e)
     print(f"{sys.argv[2]}: a {GPTConfig(**checkpoint['model_args'])} for transformers")

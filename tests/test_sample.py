@@ -3,10 +3,12 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
-from conftest import TINY, run, train
+from conftest import ROOT, TINY, run, train
 
 ONE = dict(num_samples=1, max_new_tokens=8, device='cpu')
 
@@ -95,6 +97,14 @@ def test_bench_on_made_up_tokens(tmp_path):
     out = run('bench.py', cwd=tmp_path, dataset='nowhere', **BENCH).out
     assert "made-up tokens: dataset 'nowhere' is not prepared" in out
     assert re.search(r'^time per iteration: \d+\.\d+ms, MFU: \d+\.\d\d%$', out, re.M)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(trained):
+    command = [sys.executable, str(ROOT / 'sample.py'), f'--out_dir={trained}', '--device=cpu', '--num_samples=300', '--max_new_tokens=300']
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline().startswith('settings given')
+    process.stdout.close()
+    assert process.stderr.read() == '' and process.wait(timeout=60) == 1
 
 
 def test_ctrl_c_ends_in_a_sentence(trained, monkeypatch):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, TINY, as_args, events, make_dataset, run, run_process, train
+from data.prepare import find_data
 
 # losses of the tiny run on the tiny dataset; made on torch 2.13, CPU
 GOLDEN = [3.411781, 3.214976, 3.077309, 3.075322, 2.928594, 2.805362]
@@ -332,10 +333,14 @@ def test_a_sample_at_each_evaluation(dataset, tmp_path):
     assert same(weights(tmp_path / 'a'), weights(tmp_path / 'b'))
 
 
-def test_a_dataset_by_its_path_from_here(dataset, tmp_path):
+def test_a_dataset_by_its_path_from_here(dataset, tmp_path, monkeypatch):
     for path in (f'./{dataset.name}', f'../{dataset.parent.name}/{dataset.name}'):
         result = run('train.py', **{**TINY, 'dataset': path, 'out_dir': tmp_path, 'max_iters': 1}, cwd=dataset.parent)
         assert result.code == 0, result.err
+    for name in 'here/x', 'here/data/x', 'x':
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / 'here')
+    assert [find_data(name) for name in ('x', './x', '../x', 'here/x')] == ['data/x', './x', '../x', None]
 
 
 def test_needs_only_torch_numpy_and_tqdm(dataset, tmp_path):

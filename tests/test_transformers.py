@@ -175,7 +175,8 @@ def test_scripts_refuse_in_one_line(folder, bpe_style, tmp_path):
 def test_a_tokenizer_that_does_not_fit_is_refused(folder):
     run('sample.py', init_from=folder, device='cpu').refused('vocabulary of 61', str(folder / 'tokenizer.json'), 'is missing')
     for text, *words in (('{"model": {', 'no tokenizer that can be read'), ('{"model": {"vocab": []}}', 'no tokenizer that can be read'),
-                         (json.dumps({'model': {'type': 'BPE', 'vocab': {'a': 61}}, 'added_tokens': []}), 'with one of 62')):
+                         (json.dumps({'model': {'type': 'Unigram', 'vocab': {'ab': 1}}}), 'Unigram that is no BPE of bytes'),
+                         (json.dumps({'model': {'type': 'BPE', 'vocab': {'a': 61}}, 'decoder': {'type': 'ByteLevel'}, 'added_tokens': []}), 'with one of 62')):
         (folder / 'tokenizer.json').write_text(text, encoding='utf-8')
         run('sample.py', init_from=folder, device='cpu').refused(str(folder / 'tokenizer.json'), *words)
 
@@ -258,16 +259,28 @@ def test_there_and_back_is_the_same_to_the_bit(saved, tmp_path):
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in gpt2.state_dict().items())
 
 
-TEXT = 'The quick fox: "jumps"\n\n over naïve №7 — 12,345 dogs.  <tab>\tend\n'
+TEXT = 'The quick fox: "jumps"\n\n over naïve №7 — 12,345 or 1234567 dogs.  <tab>\tend\n'
 
 
-@pytest.mark.parametrize('kind', ['char', 'gpt2', 'bpe:300'])
-def test_a_checkpoint_becomes_a_folder_with_its_tokenizer(tmp_path, kind):
+def like_cl100k():
+    """A small encoding with what is odd in cl100k_base: ids that stand for nothing, and a regex whose + after {1,3} gives nothing back."""
+    tiktoken = pytest.importorskip('tiktoken')
+    ranks = {bytes([i]): i for i in range(256)} | {b'12': 256, b'123': 257, b'qu': 258, b' qu': 259}
+    return tiktoken.Encoding('like_cl100k', pat_str=r"\p{N}{1,3}+| ?\p{L}++| ?[^\s\p{L}\p{N}]++|\s+(?!\S)|\s",
+                             mergeable_ranks=ranks, special_tokens={'<|endoftext|>': 262, '<|fim|>': 263, '<|endofprompt|>': 270})
+
+
+@pytest.mark.parametrize('kind', ['char', 'gpt2', 'bpe:300', 'cl100k'])
+def test_a_checkpoint_becomes_a_folder_with_its_tokenizer(tmp_path, kind, monkeypatch):
     """By the command, as a user would; ids and text are those of the dataset."""
     from data.prepare import bpe_codec, char_codec, get_codec
+    if kind == 'cl100k':
+        encoding = like_cl100k()
+        monkeypatch.setattr('data.prepare.tiktoken_bpe', lambda name: encoding)
     if kind == 'gpt2' and not os.environ.get('TIKTOKEN_CACHE_DIR'):
         pytest.skip("GPT-2's tables would have to be fetched; set TIKTOKEN_CACHE_DIR")
-    codec = {'char': lambda: char_codec(sorted(set(TEXT))), 'gpt2': lambda: None, 'bpe:300': lambda: bpe_codec([TEXT], 300)}[kind]()
+    codec = {'char': lambda: char_codec(sorted(set(TEXT))), 'gpt2': lambda: None, 'bpe:300': lambda: bpe_codec([TEXT], 300),
+             'cl100k': lambda: {'vocab_size': 271, 'tokenizer': 'tiktoken:like_cl100k'}}[kind]()
     model = ours(False, 'gelu', codec['vocab_size'] if codec else 50304)
     torch.save(dict(model=model.state_dict(), model_args={k: v for k, v in vars(model.config).items() if k not in ('activation', 'rotary', 'ngrams', 'ngram_dropout')},
                     codec=codec), tmp_path / 'ckpt.pt')
@@ -283,13 +296,51 @@ def test_a_checkpoint_becomes_a_folder_with_its_tokenizer(tmp_path, kind):
     texts = [run('sample.py', num_samples=1, max_new_tokens=9, start='The fox', temperature=0, device='cpu', **place).out.split('M\n')[-1]
              for place in (dict(out_dir=tmp_path), dict(init_from=tmp_path / 'hf'))]
     assert texts[0] == texts[1] and 'The fox' in texts[0]
-    data, others = make_dataset(tmp_path / 'data'), bpe_codec(['other words'], 300) if kind == 'bpe:300' else char_codec(sorted(set(TEXT), reverse=True))
+    data, others = make_dataset(tmp_path / 'data'), bpe_codec(['other words'], 300) if kind in ('bpe:300', 'cl100k') else char_codec(sorted(set(TEXT), reverse=True))
     settings = {**TINY, 'max_iters': 1, 'init_from': tmp_path / 'hf', 'dataset': data, 'out_dir': tmp_path / 'out'}
     (data / 'meta.pkl').write_bytes(pickle.dumps({**others, **({'vocab_size': codec['vocab_size']} if codec else {})}))
     run('train.py', **settings).refused('other tokens')
     (data / 'meta.pkl').write_bytes(pickle.dumps(codec)) if codec else (data / 'meta.pkl').unlink()
     result = run('train.py', **settings)
     assert result.code == 0, result.err
+
+
+def write_tokenizer(folder, special=('<|endoftext|>',), **more):
+    """A BPE learned from TEXT, in a folder as transformers writes it; returns that."""
+    from data.prepare import bpe_codec
+    tokenizers = pytest.importorskip('tokenizers')
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizers.Tokenizer.from_str(bpe_codec([TEXT * 9], 300)['json']), eos_token='<|endoftext|>', **more)
+    tokenizer.add_special_tokens({'additional_special_tokens': list(special)})
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def test_tokenizers_as_others_leave_them(tmp_path):
+    """With tokens that were added, cut and padded to the length of the last call, and in two files instead of one."""
+    from data.prepare import get_codec
+    from data.pretrained import read_codec
+    texts = [TEXT, 'a', '<|im_start|>user\n12', 'a<|endoftext|>b']
+    tokenizer = write_tokenizer(tmp_path, ['<|im_start|>'], pad_token='<|endoftext|>')
+    wanted = [tokenizer(text).input_ids for text in texts]
+    tokenizer('a', truncation=True, padding='max_length', max_length=7)
+    tokenizer.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / 'tokenizer.json').read_text(encoding='utf-8'))['truncation']
+    codec = read_codec(tmp_path)
+    assert [get_codec(codec)[0](text) for text in texts] == wanted and codec['vocab_size'] == len(tokenizer)
+    model = json.loads((tmp_path / 'tokenizer.json').read_text(encoding='utf-8'))['model']
+    (tmp_path / 'tokenizer.json').unlink()
+    (tmp_path / 'vocab.json').write_text(json.dumps(model['vocab']), encoding='utf-8')
+    (tmp_path / 'merges.txt').write_text('\n'.join(' '.join(m) for m in model['merges']), encoding='utf-8')
+    encode = get_codec(read_codec(tmp_path))[0]
+    assert [encode(texts[i]) for i in (0, 1, 3)] == [wanted[i] for i in (0, 1, 3)]
+
+
+def test_weights_in_half_precision_beside_the_whole_ones_are_left_alone(tmp_path):
+    gpt2 = make_gpt2()
+    gpt2.save_pretrained(tmp_path)
+    gpt2.half().save_pretrained(tmp_path, variant='fp16')
+    assert_equal_logits(make_gpt2(), GPT.from_pretrained(tmp_path))
+    assert torch.equal(GPT.from_pretrained(tmp_path).state_dict()['transformer.wpe.weight'], make_gpt2().state_dict()['transformer.wpe.weight'])
 
 
 def test_what_transformers_cannot_compute_is_not_written(trained, tmp_path):
