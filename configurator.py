@@ -6,9 +6,8 @@ A script states its settings as plain globals and then runs this file in its own
 A config file is Python that sees the script's globals; of what it assigns only settings are taken over. A number is converted when nothing
 is lost (1e4 -> 10000, 1 -> 1.0), text stays as typed, --help lists all. A mistake ends the script with one line on stderr and status 1.
 
-Beside the settings, which are now final, it leaves: refuse, which ends the script with a sentence, as what model.py refuses does; config,
-every setting with its value; given, the names set by hand; rank, local_rank, world_size, this process among those of torchrun; device_type,
-'cuda', 'xpu', 'mps' or 'cpu'; ctx, the precision of forward passes, to be entered.
+Beside the settings, which are now final, it leaves: refuse, which ends the script with a sentence; config, every setting with its value; given, the names
+set by hand; rank, local_rank, world_size, this process among torchrun's; device_type, 'cuda', 'xpu', 'mps' or 'cpu'; ctx, the forward passes' precision.
 """
 
 def refuse(message):

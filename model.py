@@ -59,8 +59,14 @@ class LayerNorm(nn.LayerNorm): # torch's, with nanoGPT's two arguments
     def __init__(self, ndim, bias):
         super().__init__(ndim, bias=bias)
 
+@torch.compiler.assume_constant_result # else each kernel that turns something would compute them again
+def rotations(T, hs, device):
+    """Cosines and sines of the angles by which T places turn hs/2 planes: (2, T, 1, hs/2)."""
+    angle = torch.arange(T, device=device)[:, None, None] * 1e4 ** (-torch.arange(0, hs, 2, device=device) / hs)
+    return torch.stack((angle.cos(), angle.sin()))
+
 def turned(x, cos, sin):
-    """Queries or keys (…, T, hs) with channels i and hs/2 + i turned, as a plane, by the angle of their place; cos and sin (…, T, hs/2)."""
+    """Queries or keys (B, T, nh, hs) with channels i and hs/2 + i turned, as a plane, by the angle of their place; cos and sin (…, T, 1, hs/2)."""
     a, b = x.chunk(2, -1)
     return torch.cat((a * cos - b * sin, a * sin + b * cos), -1).type_as(x)
 
@@ -82,15 +88,15 @@ class CausalSelfAttention(nn.Module):
 
     def forward(self, x, cache=None, at=0, mask=None, turn=None):
         B, T, C = x.shape
-        qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)
+        q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).unbind(2) # each (B, T, nh, hs)
         if turn:
-            qkv = torch.cat((turned(qkv[:2], *turn), qkv[2:]))
-        q, k, v = qkv # each (B, nh, T, hs)
+            q, k = turned(q, *turn), turned(k, *turn)
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v)) # each (B, nh, T, hs), which lies as before
         if mask is not None: # one token a row, each at a place of its own
-            cache[:, torch.arange(B, device=x.device), :, at] = qkv[1:, :, :, 0].transpose(0, 1)
+            cache[:, torch.arange(B, device=x.device), :, at] = torch.stack((k, v), 1)[:, :, :, 0]
             k, v = cache
         elif cache is not None:
-            cache[:, :, :, at:at + T] = qkv[1:]
+            cache[:, :, :, at:at + T] = torch.stack((k, v))
             k, v = cache[:, :, :, :at + 1] if at else (k, v)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self.dropout * self.training, is_causal=T > 1) # (B, nh, T, hs)
         return self.resid_dropout(self.c_proj(y.transpose(1, 2).reshape(B, T, C)))
@@ -172,10 +178,9 @@ class GPT(nn.Module):
             position, mask = at[:, None], torch.arange(cache[0].size(-2), device=idx.device) <= at.view(-1, 1, 1, 1) # (B, 1, 1, S)
         else:
             position, mask = torch.arange(at, at + T, device=idx.device), None
-        x, turn, hs = h.wte(idx[:, -T:]), None, c.n_embd // c.n_head
+        x, turn = h.wte(idx[:, -T:]), None
         if c.rotary:
-            angle = (position[..., None] * 1e4 ** (-torch.arange(0, hs, 2, device=idx.device) / hs)).unsqueeze(-3) # (1 or B, 1, T, hs / 2)
-            turn = angle.cos(), angle.sin()
+            turn = tuple(rotations(c.block_size, c.n_embd // c.n_head, idx.device)[:, position])
         else:
             x = x + h.wpe(position)
         if c.ngrams:
@@ -362,9 +367,8 @@ def pick(logits, draws, temperature, top_k=None, top_p=None):
 
 # Dense TFLOP/s in bfloat16 or float16 with float32 sums, by a part of the device's name, from NVIDIA's data sheets; the first match
 # counts. In float32 it is half of that through TF32, an eighth where there is none.
-PEAKS = {'B200': 2250, 'GB200': 2250, 'H200': 989, 'GH200': 989, 'H100 PCIe': 756, 'H100 NVL': 835, 'H100': 989, 'A100': 312, 'A800': 312, 'L40S': 362,
-         'L40': 181, 'L4': 121, 'A10G': 70, 'A10': 125, 'RTX A6000': 155, 'RTX 6000 Ada': 364, 'RTX 5090': 209, 'RTX 4090': 165, 'RTX 4080': 97,
-         'RTX 3090': 71, 'RTX 3080': 59, 'V100': 125, 'T4': 65}
+PEAKS = {'B200': 2250, 'GB200': 2250, 'H200': 989, 'GH200': 989, 'H100 PCIe': 756, 'H100 NVL': 835, 'H100': 989, 'A100': 312, 'A800': 312, 'L40S': 362, 'L40': 181, 'L4': 121,
+         'A10G': 70, 'A10': 125, 'RTX A6000': 155, 'RTX 6000 Ada': 364, 'RTX 5090': 209, 'RTX 4090': 165, 'RTX 4080': 97, 'RTX 3090': 71, 'RTX 3080': 59, 'V100': 125, 'T4': 65}
 
 def peak_flops(device, dtype):
     """The peak of a CUDA device in FLOP/s for 'bfloat16', 'float16' or 'float32'; None where it is not known."""

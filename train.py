@@ -117,7 +117,6 @@ block_size = checkpoint['model_args']['block_size'] if checkpoint and 'block_siz
 vocab_size = checkpoint['model_args']['vocab_size'] if checkpoint else meta['vocab_size'] if meta else 50304
 if meta and init_from.startswith('gpt2') and not os.path.isdir(init_from) or checkpoint and checkpoint.get('codec', meta) != meta:
     refuse(f"the weights were trained on other tokens than dataset {dataset!r} has; choose theirs, or for OpenAI's weights one in GPT-2's BPE")
-
 decode, n_vocab = get_codec(meta)[1:3] if sample_tokens else (None, None)
 open_data = lambda: {split: Tokens(data_dir, split, meta, vocab_size, block_size) for split in ('train', 'val')}
 data = open_data()
@@ -327,9 +326,8 @@ def record(event, **values):
             wandb.log({f'{event}/{k}': v for k, v in values.items() if k != 'iter'}, step=values['iter'])
 
 git = shutil.which('git') and subprocess.run(['git', '-C', _here, 'rev-parse', 'HEAD'], capture_output=True, text=True)
-record('start', iter=iter_num, time=time.time(), config=config, torch=torch.__version__, python=sys.version.split()[0],
-       world_size=world_size, device=torch.cuda.get_device_name(device) if device_type == 'cuda' else device_type,
-       commit=git.stdout.strip() if git else None)
+record('start', iter=iter_num, time=time.time(), config=config, torch=torch.__version__, python=sys.version.split()[0], world_size=world_size,
+       device=torch.cuda.get_device_name(device) if device_type == 'cuda' else device_type, commit=git.stdout.strip() if git else None)
 notice(f"tokens per iteration will be: {tokens_per_iter:,}\nnumber of parameters: {model.get_num_params() / 1e6:.2f}M")
 
 # ---- the loop --------------------------------------------------------------------------------------------------------------
@@ -402,8 +400,7 @@ while True:
         notice(f"iter {iter_num}: loss {mean_loss:.4f}, time {1000 * dt:.2f}ms, mfu {f'{100 * mfu:.2f}%' if mfu else 'n/a'}, "
                f"{tokens_per_iter / dt:,.0f} tok/s, norm {norm.item():.2f}, lr {lr:.2e}, {tqdm.format_interval(dt * (max_iters - iter_num - 1))} left"
                + (f", {missing} bad updates left out" if missing else '') + (", a spike" if spike else ''))
-        record('log', iter=iter_num, loss=mean_loss, ms=1000 * dt, tokens_per_s=tokens_per_iter / dt, mfu=mfu,
-               norm=norm.item(), lr=lr, left_out=missing, spike=spike)
+        record('log', iter=iter_num, loss=mean_loss, ms=1000 * dt, tokens_per_s=tokens_per_iter / dt, mfu=mfu, norm=norm.item(), lr=lr, left_out=missing, spike=spike)
     if (logging or (iter_num + 1) % max_bad_steps == 0) and bad >= max_bad_steps:
         refuse(f"{int(bad)} updates in a row had a loss or gradient that is not finite; the weights are those before them. "
                "Try a lower --learning_rate, a longer --warmup_iters, --grad_clip=1.0 or --dtype=float32")
