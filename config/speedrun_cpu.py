@@ -27,3 +27,4 @@ lr_decay_iters = 70
 min_lr = 0.0
 warmup_iters = 3
 beta2 = 0.99
+compile = False # nor on a GPU: the run is over before that would have paid

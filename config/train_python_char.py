@@ -30,3 +30,4 @@ lr_decay_iters = 450
 min_lr = 0.0
 beta2 = 0.99 # few tokens an iteration, so a longer memory
 warmup_iters = 10
+compile = False # nor on a GPU: the run is over before that would have paid
