@@ -118,8 +118,8 @@ vocab_size = checkpoint['model_args']['vocab_size'] if checkpoint else meta['voc
 if meta and init_from.startswith('gpt2') and not os.path.isdir(init_from) or checkpoint and checkpoint.get('codec', meta) != meta:
     refuse(f"the weights were trained on other tokens than dataset {dataset!r} has; choose theirs, or for OpenAI's weights one in GPT-2's BPE")
 decode, n_vocab = get_codec(meta)[1:3] if sample_tokens else (None, None)
-open_data = lambda: {split: Tokens(data_dir, split, meta, vocab_size, block_size) for split in ('train', 'val')}
-data = open_data()
+open_data = lambda T: {split: Tokens(data_dir, split, meta, vocab_size, T) for split in ('train', 'val')}
+data = open_data(block_size if init_from in ('scratch', 'resume') else 1) # weights from elsewhere have one of their own
 
 def train_batch(iteration, micro_batch):
     """Random numbers of its own make it; micro_batch counts over all processes, so their number does not change the data."""
@@ -151,7 +151,7 @@ else:
     check_tokens(init_from, meta, dataset)
     block_size = block_size if 'block_size' in given else min(block_size, model.config.block_size)
     vocab_size = model.config.vocab_size
-    data = open_data()
+    data = open_data(block_size)
 model.crop_block_size(block_size)
 for k in given & {*shape}:
     if getattr(model.config, k) != config[k]:

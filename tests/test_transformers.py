@@ -119,6 +119,16 @@ def test_finetuning_records_the_activation(saved, bpe_style, tmp_path):
     assert_equal_logits(gpt2, GPT.from_checkpoint(checkpoint), T=TINY['block_size'])
 
 
+def test_finetuning_takes_the_block_size_of_the_weights(folder, bpe_style, tmp_path):
+    """val.bin has fewer tokens than train.py's own 1024, but more than the 32 positions there are."""
+    settings = {k: v for k, v in TINY.items() if k != 'block_size'} | dict(dataset=bpe_style, out_dir=tmp_path, init_from=folder, max_iters=1)
+    result = run('train.py', **settings)
+    assert result.code == 0 and load_checkpoint(tmp_path / 'ckpt.pt')['model_args']['block_size'] == 32, result.err
+    short = make_dataset(tmp_path / 'short', n_val=30)
+    (short / 'meta.pkl').unlink()
+    run('train.py', **settings | dict(dataset=short)).refused('val.bin has 30 tokens, fewer than block_size 32')
+
+
 def test_only_dropout_is_overridden(folder):
     assert GPT.from_pretrained(folder).config.dropout == 0.0
     assert GPT.from_pretrained(folder, dict(dropout=0.1)).transformer.h[0].mlp.dropout.p == 0.1
