@@ -99,6 +99,7 @@ def test_bench_on_made_up_tokens(tmp_path):
     assert re.search(r'^time per iteration: \d+\.\d+ms, MFU: \d+\.\d\d%$', out, re.M)
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_error(trained):
     command = [sys.executable, str(ROOT / 'sample.py'), f'--out_dir={trained}', '--device=cpu', '--num_samples=300', '--max_new_tokens=300']
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
