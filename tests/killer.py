@@ -22,8 +22,8 @@ import tqdm # noqa: E402, F401
 from model import load_checkpoint, newest_checkpoint # noqa: E402
 
 torch.set_num_threads(1)
-SETTINGS = dict(n_layer=2, n_head=2, n_embd=128, block_size=16, batch_size=4, gradient_accumulation_steps=1, max_iters=40, eval_interval=10,
-                eval_iters=2, log_interval=10, lr_decay_iters=40, warmup_iters=2, dropout=0.1, device='cpu', save_interval=1, init_from='auto')
+SETTINGS = dict(n_layer=2, n_head=2, n_embd=128, block_size=16, batch_size=4, gradient_accumulation_steps=1, max_iters=20, eval_interval=5,
+                eval_iters=2, log_interval=10, lr_decay_iters=20, warmup_iters=2, dropout=0.1, device='cpu', save_interval=1, init_from='auto')
 
 
 def start(out_dir, dataset):

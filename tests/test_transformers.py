@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import TINY, make_dataset, run, run_process, train
+from conftest import TINY, make_dataset, run, train
 
 from model import GPT, GPTConfig, load_checkpoint
 
@@ -366,7 +366,7 @@ def test_what_transformers_cannot_compute_is_not_written(trained, tmp_path):
     torch.save({k: v for k, v in ckpt.items() if k != 'codec'}, tmp_path / 'bare.pt')
     run('data/pretrained.py', tmp_path / 'bare.pt', tmp_path / 'hf').refused('30 ids stand for')
     run('data/pretrained.py', trained / 'ckpt.pt', tmp_path / 'bare.pt').refused('is a file')
-    run_process('data/pretrained.py').refused('give a checkpoint and a folder')
+    run('data/pretrained.py').refused('give a checkpoint and a folder')
     assert not (tmp_path / 'hf').exists()
 
 
