@@ -27,7 +27,7 @@ def _explain(kind, error, trace):
             f"for a micro-batch's logits. Lower batch_size{' and raise gradient_accumulation_steps as much' * ('eval_iters' in s)}, then block_size, or "
             "take a smaller model")
     elif kind.__name__ not in ('UserError', 'KeyboardInterrupt') and 'No space left' not in sentence:
-        return os.dup2(os.open(os.devnull, 1), 1) if kind is BrokenPipeError and 'eval_iters' not in globals() else sys.__excepthook__(kind, error, trace)
+        return os.dup2(os.open(os.devnull, os.O_WRONLY), 1) if kind is BrokenPipeError and 'eval_iters' not in globals() else sys.__excepthook__(kind, error, trace)
     print(f"{os.path.basename(__file__)}: {sentence or 'stopped'}", file=sys.stderr)
 
 def _configure(space, argv=None):

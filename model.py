@@ -91,12 +91,12 @@ class CausalSelfAttention(nn.Module):
         q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).unbind(2) # each (B, T, nh, hs)
         if turn:
             q, k = turned(q, *turn), turned(k, *turn)
-        q, k, v = (part.transpose(1, 2) for part in (q, k, v)) # each (B, nh, T, hs), which lies as before
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v)) # (B, nh, T, hs); in memory still (B, T, nh, hs), and so is y
         if mask is not None: # one token a row, each at a place of its own
             cache[:, torch.arange(B, device=x.device), :, at] = torch.stack((k, v), 1)[:, :, :, 0]
             k, v = cache
         elif cache is not None:
-            cache[:, :, :, at:at + T] = torch.stack((k, v))
+            cache[0, :, :, at:at + T], cache[1, :, :, at:at + T] = k, v
             k, v = cache[:, :, :, :at + 1] if at else (k, v)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self.dropout * self.training, is_causal=T > 1) # (B, nh, T, hs)
         return self.resid_dropout(self.c_proj(y.transpose(1, 2).reshape(B, T, C)))
@@ -390,7 +390,7 @@ def load_checkpoint(path):
         if wrong or checkpoint['iter_num'] < 0 or not {int, float} >= set(map(type, checkpoint.get('progress', {}).values())):
             raise TypeError(', '.join(wrong) or 'iter_num or progress holds what is no count')
         checkpoint['best_val_loss'] = float(checkpoint['best_val_loss'])
-        checkpoint['model_args'] = {k: checkpoint[k] for k in ('activation',) if k in checkpoint} | checkpoint['model_args'] # nanoGPT knows none
+        checkpoint['model_args'] = {'activation': checkpoint.get('activation', 'gelu')} | checkpoint['model_args'] # beside them: nanoGPT has no such field
         checkpoint['model'] = {k.removeprefix('_orig_mod.'): v for k, v in checkpoint['model'].items()
                                if not k.endswith('.attn.bias')} # the causal mask that old files carry
         for k, v in checkpoint['model'].items():

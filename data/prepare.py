@@ -189,11 +189,16 @@ def char_codec(alphabet):
     """The codec of single characters: each in alphabet gets the next id."""
     return codec_of(len(alphabet), stoi={c: i for i, c in enumerate(alphabet)}, itos=dict(enumerate(alphabet)))
 
+def byte_bpe(*files):
+    """A BPE of bytes of the package tokenizers: from vocab.json and merges.txt, or one that has to learn yet."""
+    tk = package('tokenizers', "a BPE of your own")
+    bpe = tk.Tokenizer(tk.models.BPE.from_file(*files) if files else tk.models.BPE())
+    bpe.pre_tokenizer, bpe.decoder = tk.pre_tokenizers.ByteLevel(add_prefix_space=False), tk.decoders.ByteLevel()
+    return bpe
+
 def bpe_codec(texts, size):
     """The codec of a byte-level BPE that is learned from texts, of size ids, or fewer where they offer no more."""
-    tk = package('tokenizers', "learning a BPE")
-    bpe = tk.Tokenizer(tk.models.BPE())
-    bpe.pre_tokenizer, bpe.decoder = tk.pre_tokenizers.ByteLevel(add_prefix_space=False), tk.decoders.ByteLevel()
+    tk, bpe = package('tokenizers', "learning a BPE"), byte_bpe()
     bpe.train_from_iterator(texts, tk.trainers.BpeTrainer(vocab_size=size, special_tokens=[END], show_progress=sys.stderr.isatty(),
                                                           initial_alphabet=tk.pre_tokenizers.ByteLevel.alphabet()))
     return codec_of(bpe.get_vocab_size(), tokenizer='bpe', json=bpe.to_str())

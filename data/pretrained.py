@@ -10,7 +10,7 @@ import sys
 
 if __name__ == '__main__': # then this folder is on the path, not the one above
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-from data.prepare import END, char_codec, check_codec, codec_of, get_codec, package, stop, tiktoken_bpe
+from data.prepare import END, byte_bpe, char_codec, check_codec, codec_of, get_codec, stop, tiktoken_bpe
 from model import GPT, GPTConfig, UserError, load_checkpoint
 
 ACTIVATIONS = {'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu': 'gelu'} # theirs: ours; OpenAI's is the first
@@ -66,9 +66,7 @@ def read_codec(model_type, otherwise=None):
             with open(path, encoding='utf-8') as f:
                 text = f.read()
         elif os.path.exists(vocab) and os.path.exists(merges): # as it was before there was one file
-            tk, path = package('tokenizers', f"reading {vocab}"), vocab
-            bpe = tk.Tokenizer(tk.models.BPE.from_file(vocab, merges))
-            bpe.pre_tokenizer, bpe.decoder = tk.pre_tokenizers.ByteLevel(add_prefix_space=False), tk.decoders.ByteLevel()
+            path, bpe = vocab, byte_bpe(vocab, merges)
             bpe.add_special_tokens([END] * (bpe.token_to_id(END) is not None))
             text = bpe.to_str()
         else:
