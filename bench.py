@@ -34,8 +34,8 @@ profile = False # True: write a trace of five steps to bench_log/
 exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py'), encoding='utf-8').read())
 
 # ---- data and model ----------------------------------------------------------------------------------------------------
-folder, rng = find_data(dataset) or '', np.random.default_rng(seed)
-real = real_data and os.path.exists(os.path.join(folder, 'train.bin'))
+folder, rng = find_data(dataset), np.random.default_rng(seed)
+real = real_data and folder and os.path.exists(os.path.join(folder, 'train.bin'))
 meta = load_meta(os.path.join(folder, 'meta.pkl')) if real else None
 vocab_size = meta['vocab_size'] if meta else 50304
 if real:

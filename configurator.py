@@ -36,7 +36,7 @@ def _configure(space, argv=None):
     defaults = {k: v for k, v in space.items() if not k.startswith('_') and type(v) in (bool, int, float, str)}
     settings, given = dict(defaults), {}
     from_one_up = ('eval_interval log_interval eval_iters gradient_accumulation_steps batch_size block_size n_layer n_head n_embd '
-                   'num_samples max_new_tokens max_bad_steps keep_checkpoints context_stride').split()
+                   'num_samples max_new_tokens max_seconds max_bad_steps keep_checkpoints context_stride').split()
     choices = dict(optimizer=('adamw', 'muon'), lr_schedule=('cosine', 'wsd'), mode=('train', 'generate'), dtype=('auto', 'float32', 'bfloat16', 'float16'))
 
     def unknown(key, where):
@@ -45,7 +45,7 @@ def _configure(space, argv=None):
     def assign(key, value, where):
         kind = bool if key == 'compile' else type(defaults[key]) # its default is the word auto
         switches = {'true': True, '1': True, 'false': False, '0': False, **({'auto': 'auto'} if key == 'compile' else {})}
-        wanted = {bool: ' or '.join(str(v) for v in dict.fromkeys(switches.values())), int: 'a whole number', float: 'a number', str: 'text'}[kind]
+        wanted = {bool: 'True or False' + ' or auto' * (key == 'compile'), int: 'a whole number', float: 'a number', str: 'text'}[kind]
         if isinstance(value, int) and value.bit_length() > 1000:
             value = float('inf') # too long to be shown, and refused either way
         try:
@@ -58,9 +58,9 @@ def _configure(space, argv=None):
                 result = switches[str(value).lower()]
             else: # None is no limit, as 0 is; a float would round 0.99999999999999999999 to 1
                 exact = decimal.Decimal(0 if str(value) == 'None' else str(value))
-                result = kind(exact) if abs(exact) < 1e300 else float('nan')
-                if kind is int and result != exact or result != result: # nan differs from itself
+                if not abs(exact) < 1e300 or kind is int and exact != int(exact):
                     raise ValueError
+                result = kind(exact)
         except (ValueError, KeyError, ArithmeticError):
             refuse(f"{where}: {key} takes {wanted}, as in {key}={defaults[key]!r}; got {value!r}")
         least = 1 if key in from_one_up else min(0, defaults[key]) if kind in (int, float) else result
@@ -138,8 +138,8 @@ def _settle(s, given):
     rank, local_rank, world_size = (int(os.environ.get(k, d)) for k, d in (('RANK', 0), ('LOCAL_RANK', 0), ('WORLD_SIZE', 1)))
 
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    offers = ['cpu', *([accelerator.type] + [f'{accelerator.type}:{i}' for i in range(torch.accelerator.device_count())] if accelerator else [])]
-    s['device'] = offers[:2][-1] if s['device'] == 'auto' else s['device']
+    offers = [*([accelerator.type] + [f'{accelerator.type}:{i}' for i in range(torch.accelerator.device_count())] if accelerator else []), 'cpu'] # best first
+    s['device'] = offers[0] if s['device'] == 'auto' else s['device']
     if s['device'] not in offers:
         refuse(f"device {s['device']!r} is not on this machine, which offers {', '.join(offers)}; leave --device out to take the best")
     device, device_type = s['device'], s['device'].split(':')[0]
@@ -151,13 +151,12 @@ def _settle(s, given):
     if device_type in ('cuda', 'xpu'):
         torch.accelerator.set_device_index(int(device.partition(':')[2] or 0))
 
-    if device_type == 'cpu' and sys.platform == 'linux' and hasattr(ctypes.CDLL(None), 'mallopt'): # of glibc
-        for limit, size in ((-3, 2 ** 30), (-1, 2 ** 31 - 1)): # keep freed blocks, which the kernel would take back and clear at each step
-            ctypes.CDLL(None).mallopt(limit, size)
+    if device_type == 'cpu' and sys.platform == 'linux' and hasattr(libc := ctypes.CDLL(None), 'mallopt'): # glibc
+        libc.mallopt(-3, 2 ** 30), libc.mallopt(-1, 2 ** 31 - 1) # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD: the kernel would take freed blocks back and clear them at each step
 
     if s['dtype'] == 'auto': # bfloat16 where the device itself computes in it, emulation does not count
-        native = {'cuda': lambda: torch.cuda.is_bf16_supported(including_emulation=False), 'xpu': lambda: True}
-        s['dtype'] = 'float32' if device_type not in native else 'bfloat16' if native[device_type]() else 'float16'
+        emulated = device_type == 'cuda' and not torch.cuda.is_bf16_supported(including_emulation=False)
+        s['dtype'] = 'float32' if device_type not in ('cuda', 'xpu') else 'float16' if emulated else 'bfloat16'
     ctx = contextlib.nullcontext() if s['dtype'] == 'float32' else torch.autocast(device_type, getattr(torch, s['dtype']))
     if s.get('deterministic'):
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # without it cuBLAS may differ from run to run
@@ -176,9 +175,10 @@ def _settle(s, given):
             if rank == 0:
                 print(f"not compiling, because {type(e).__name__}: {' '.join(str(e).split())[:200]}")
     if 'backend' in s and torch.distributed.is_available():
-        best = torch.distributed.get_default_backend_for_device(device_type)
+        offered = torch.distributed.is_backend_available # NCCL is not on Windows
+        best = next(filter(offered, (torch.distributed.get_default_backend_for_device(device_type), 'gloo')), 'gloo')
         s['backend'] = best if s['backend'] == 'auto' else s['backend']
-        if s['backend'] not in (best, 'gloo', 'mpi') or not torch.distributed.is_backend_available(s['backend']):
+        if s['backend'] not in (best, 'gloo', 'mpi') or not offered(s['backend']):
             refuse(f"backend {s['backend']!r} does not connect processes on {device_type} here; leave --backend out to take {best}")
     torch.manual_seed(s['seed'])
     if rank == 0:

@@ -9,7 +9,7 @@ import os
 import pickle
 import re
 import warnings
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
@@ -42,10 +42,11 @@ class GPTConfig:
     ngram_dropout: float = 0.0 # share of these rows left out in training
 
     def __post_init__(self):
-        for name, kind in self.__annotations__.items():
+        for name, kind in GPTConfig.__annotations__.items():
             value = getattr(self, name)
-            if type(value) not in (kind, int if kind is float else kind) or kind is int and value < (name != 'ngrams'):
-                raise UserError(f"{name} must be {dict(int='a whole number from 1 up', bool='True or False').get(kind.__name__, 'of its kind')}, got {value!r}")
+            least, wanted = int(name != 'ngrams'), {int: 'a whole number', float: 'a number', bool: 'True or False', str: 'text'}[kind]
+            if type(value) not in ((int, float) if kind is float else (kind,)) or kind is int and value < least:
+                raise UserError(f"{name} must be {wanted}{f' from {least} up' * (kind is int)}, got {value!r}")
         if self.n_layer * max(self.n_embd, 1000) ** 2 + (self.vocab_size + self.block_size + self.ngrams) * self.n_embd > 1e12:
             raise UserError(f"n_layer {self.n_layer}, n_embd {self.n_embd}, block_size {self.block_size} and vocab_size {self.vocab_size} "
                             "come to more parameters than fit any machine")
@@ -217,7 +218,7 @@ class GPT(nn.Module):
         except (RuntimeError, AttributeError) as e:
             raise UserError(f"the weights do not fit {config}: {' '.join(str(e).split())[:300]}") from e
         model.lm_head.weight = model.transformer.wte.weight
-        return model.requires_grad_()
+        return model
 
     @classmethod
     def from_checkpoint(cls, checkpoint, override_args=None):
@@ -372,7 +373,7 @@ PEAKS = {'B200': 2250, 'GB200': 2250, 'H200': 989, 'GH200': 989, 'H100 PCIe': 75
 
 def peak_flops(device, dtype):
     """The peak of a CUDA device in FLOP/s for 'bfloat16', 'float16' or 'float32'; None where it is not known."""
-    name = torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda' else 'Laptop'
+    name = torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda' else ''
     part = next((part for part in PEAKS if re.search(rf'\b{part}\b', name) and 'Laptop' not in name), None)
     return part and 1e12 * PEAKS[part] / (1 if dtype != 'float32' else 8 if part in ('V100', 'T4') else 2)
 
@@ -422,7 +423,7 @@ def newest_checkpoint(out_dir):
 def save_checkpoint(state, paths, keep=1):
     """Put state under each path in one step: whoever looks finds the old file or the new one, whole, after any crash. With
     keep above 1 only the newest so many ckpt_ITERATION.pt stay. Raises OSError or RuntimeError; the old files are then untouched."""
-    part = os.path.join(folder := os.path.dirname(paths[-1]), 'ckpt.tmp')
+    part = os.path.join(folder := os.path.dirname(paths[0]), 'ckpt.tmp')
     state['model']['lm_head.weight'] = state['model']['transformer.wte.weight'] # one matrix in the file too
     try:
         for path in paths:
@@ -435,8 +436,9 @@ def save_checkpoint(state, paths, keep=1):
         if os.path.exists(part):
             os.remove(part)
     if os.name == 'posix':
-        os.fsync(fd := os.open(folder or '.', os.O_RDONLY)) # the renaming itself
+        with suppress(OSError): # not every disk can
+            os.fsync(fd := os.open(folder or '.', os.O_RDONLY)) # the renaming itself
         os.close(fd)
     kept, last = (sorted(glob.glob(os.path.join(glob.escape(folder), name)), key=lambda p: (os.path.getmtime(p), p)) for name in ('ckpt_[0-9]*.pt', 'ckpt_last.pt'))
-    for path in (kept[:-keep] if keep > 1 else []) + (last if paths[-1].endswith('ckpt.pt') else []):
+    for path in (kept[:-keep] if keep > 1 else []) + (last if os.path.join(folder, 'ckpt.pt') in paths else []):
         os.remove(path)

@@ -46,9 +46,9 @@ else:
     from data.pretrained import read_codec
     model, codec, place = GPT.from_pretrained(init_from, dict(dropout=0.0)), read_codec(init_from), os.path.join(init_from, 'tokenizer.json')
 c = model.config
-if codec.get('vocab_size') != c.vocab_size and (init_from == 'resume' or codec['vocab_size'] > c.vocab_size) if codec else c.vocab_size < 50257:
-    found = f"is of other data, with one of {codec.get('vocab_size')}" if codec else "is missing"
-    refuse(f"the model has a vocabulary of {c.vocab_size}; {place}, which should say what it is, {found}")
+V = codec.get('vocab_size') if codec else 50257 # without a codec it is GPT-2's; from elsewhere a model may have more, padded
+if V != c.vocab_size if codec and init_from == 'resume' else V > c.vocab_size:
+    refuse(f"the model has a vocabulary of {c.vocab_size}; {place}, which should say what it is, " + (f"is of other data, with one of {V}" if codec else "is missing"))
 encode, decode, n_vocab, end_of_text = get_codec(codec)
 prompts = [encode(text) for text in read_prompts(start) for _ in range(num_samples)]
 if not prompts or not all(prompts):

@@ -96,7 +96,7 @@ def notice(text):
     """Print, on rank 0. Who reads may be gone, and the run goes on: Ctrl-C ends a `| tee` as well."""
     try:
         master_process and tqdm.write(text) # progress bars step aside
-    except BrokenPipeError:
+    except OSError: # on Windows it is no BrokenPipeError
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 # ---- data and checkpoint: a batch is a function of seed, split, iteration and micro-batch, whatever else happens -------------
@@ -143,7 +143,7 @@ elif init_from == 'resume':
     model = GPT.from_checkpoint(checkpoint, drops)
     iter_num, best_val_loss = checkpoint['iter_num'], checkpoint['best_val_loss']
     changed = [f'{k} {v} -> {config[k]}' for k, v in checkpoint['config'].items() if k in config and str(config[k]) != str(v)
-               and k not in (*shape, 'init_from', 'out_dir', 'device', 'backend')]
+               and k not in (*shape, 'init_from', 'out_dir', 'device', 'backend', *['gradient_accumulation_steps'] * (total_batch_tokens > 0))]
     notice(f"resuming from {saved_path} after {iter_num} iterations, best val loss {best_val_loss:.4f}" + '; not as it was: ' * bool(changed) + ', '.join(changed))
 else:
     from data.pretrained import check_tokens
@@ -218,7 +218,7 @@ if init_from == 'resume' and checkpoint.get('optimizer'):
     except Exception as e: # what a foreign state raises is anyone's guess
         refuse(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {e}); give the --optimizer that made it, or --init_from=scratch")
 checkpoint = kept = None # which would stay in host memory
-for module in () if not compile else model.transformer.h if fsdp else [model]:
+for module in (model.transformer.h if fsdp else [model]) if compile else ():
     module.compile(dynamic=False, options=dict(cpp_wrapper=device_type == 'cpu')) # in place: the names of parameters stay
 ddp = world_size > 1 and not fsdp
 # what trains; model itself is what is saved, counted and evaluated
@@ -277,8 +277,8 @@ def save(improved):
     if not torch.stack([whole(p.isfinite().all()) for p in model.parameters()]).all():
         refuse(f"weights are no longer finite at iteration {iter_num}; nothing was saved, what was saved before is as it was")
     saved()
-    paths = [best_path] * (save_best and improved) + [os.path.join(out_dir, f'ckpt_{iter_num:07d}.pt')] * (keep_checkpoints > 1)
-    paths.append(ckpt_path if improved or always_save_checkpoint else last_path)
+    path = ckpt_path if improved or always_save_checkpoint else last_path
+    paths = [best_path] * (save_best and improved) + [path] + [os.path.join(out_dir, f'ckpt_{iter_num:07d}.pt')] * (keep_checkpoints > 1)
     weights = {k: v for k, v in model.state_dict().items() if k != 'lm_head.weight'} # which is wte
     state = {'model': weights, 'optimizer': optimizers[0].state_dict(), 'model_args': model_args, 'activation': model.config.activation, 'iter_num': iter_num,
              'best_val_loss': best_val_loss, 'config': config, 'codec': meta, 'wandb_id': wandb_id, 'progress': dict(progress, bad_steps=int(bad))}
@@ -286,8 +286,8 @@ def save(improved):
     copy = tree_map_only(torch.Tensor, lambda x: whole(x.detach()).to('cpu' if master_process else 'meta', copy=True), state) # updates leave it alone
     if master_process:
         writing, saved_at = writer.submit(save_checkpoint, copy, paths, keep_checkpoints), time.monotonic()
-    notice(f"saving {paths[-1]}")
-    record('save', iter=iter_num, path=paths[-1])
+    notice(f"saving {path}")
+    record('save', iter=iter_num, path=path)
 
 def saved():
     """Wait for the write under way, if any; one that failed ends the run."""
@@ -325,7 +325,7 @@ def record(event, **values):
         if wandb_log and event in ('eval', 'log'):
             wandb.log({f'{event}/{k}': v for k, v in values.items() if k != 'iter'}, step=values['iter'])
 
-git = shutil.which('git') and subprocess.run(['git', '-C', _here, 'rev-parse', 'HEAD'], capture_output=True, text=True)
+git = shutil.which('git') and subprocess.run(['git', '-C', _here, 'rev-parse', 'HEAD'], capture_output=True, encoding='utf-8', errors='replace')
 record('start', iter=iter_num, time=time.time(), config=config, torch=torch.__version__, python=sys.version.split()[0], world_size=world_size,
        device=torch.cuda.get_device_name(device) if device_type == 'cuda' else device_type, commit=git.stdout.strip() if git else None)
 notice(f"tokens per iteration will be: {tokens_per_iter:,}\nnumber of parameters: {model.get_num_params() / 1e6:.2f}M")
@@ -411,8 +411,8 @@ bar.close()
 saved()
 if device_type == 'cuda':
     notice(f"peak memory {torch.cuda.max_memory_allocated() / 2 ** 30:.2f} GiB")
-elif device_type == 'cpu' and sys.platform == 'linux': # getrusage would count what the process was before it became this one
-    notice(f"peak memory {int(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0]) / 2 ** 20:.2f} GiB")
+elif device_type == 'cpu' and os.path.exists(path := '/proc/self/status') and 'VmHWM:' in (status := Path(path).read_text()):
+    notice(f"peak memory {int(status.partition('VmHWM:')[2].split()[0]) / 2 ** 20:.2f} GiB") # getrusage would count what the process was before, too
 if world_size > 1:
     torch.distributed.destroy_process_group()
 if stopping:

@@ -63,8 +63,8 @@ with tempfile.TemporaryDirectory() as folder:
             if run.returncode:
                 sys.exit(run.stderr)
             ms = [float(x) for x in re.findall(r'^iter .*? time ([\d.]+)ms', run.stdout, re.M)]
-            rows.append(dict(what=name, changes=changes, seed=int(seed), loss=whole_val(f'{folder}/out/ckpt.pt', folder, 64)[0],
-                             seconds=time.perf_counter() - t0, ms=statistics.median(ms)))
+            rows.append(dict(what=name, changes=changes, seed=int(seed), seconds=time.perf_counter() - t0, ms=statistics.median(ms),
+                             loss=whole_val(f'{folder}/out/ckpt.pt', folder)[0]))
             bar.update()
 print("| changed | loss, mean of seeds | least to most | ms an iteration |\n| --- | --- | --- | --- |")
 for name in VARIANTS:

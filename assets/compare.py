@@ -237,7 +237,7 @@ def provenance(command, device='cpu'):
     git = subprocess.run(['git', '-C', ROOT, 'describe', '--always', '--dirty'], capture_output=True, text=True).stdout.strip()
     name = torch.cuda.get_device_name() if device == 'cuda' else platform.processor() or platform.machine()
     if os.path.exists('/proc/cpuinfo') and device == 'cpu':
-        name = next(line.split(':')[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name'))
+        name = next((line.split(':')[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name')), name)
     return dict(command=command, commit=git, device=name, threads=torch.get_num_threads(), torch=torch.__version__, python=platform.python_version())
 
 def record(rows):
@@ -277,6 +277,8 @@ if __name__ == '__main__':
         stop(f"there is no model.py in {args.peer}; give a clone of nanoGPT")
     if args.more and args.job in ('sample', 'long', 'bench'):
         stop(f"{args.more[0]} is no option of {args.job}, which runs no train.py")
+    if args.compile and args.job in ('sample', 'long', 'loss'):
+        stop(f"{args.job} has no compiled form; leave --compile out")
     given, args.seeds = args.seeds, [s for s in args.seeds.split(',') if s.isdigit()][:args.rounds]
     if args.job == 'loss' and len(args.seeds) < args.rounds:
         stop(f"{args.rounds} rounds of loss take as many seeds, as in --seeds=1337,7,42; got {given!r}")

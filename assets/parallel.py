@@ -46,7 +46,8 @@ def saved(dtype, n_layer=1, n_head=2, n_embd=64, vocab_size=96, B=1, T=16):
         return x
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), torch.autocast('cpu', torch.bfloat16, enabled=dtype == 'bfloat16'):
         model(ids, ids)
-    return sum(x.untyped_storage().nbytes() for at, x in kept.items() if at not in {p.data_ptr() for p in model.parameters()})
+    own = {p.data_ptr() for p in model.parameters()}
+    return sum(x.untyped_storage().nbytes() for at, x in kept.items() if at not in own)
 
 @cache
 def coefficients(dtype):

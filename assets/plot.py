@@ -65,10 +65,10 @@ def draw_scaling(path):
     result = read(path)
     rows, base = result['rows'], result['rows'][0]
     figure, (time, memory) = plt.subplots(1, 2, figsize=(11, 4), layout='constrained')
-    for k, (key, name) in enumerate(dict(block_size='block_size', batch_size='batch_size', n_layer='n_layer', n_embd='n_embd').items()):
-        some = sorted((r for r in rows if all(r[o] == base[o] for o in ('block_size', 'batch_size', 'n_layer', 'n_embd') if o != key)), key=lambda r: r[key])
+    for k, key in enumerate(grown := ('block_size', 'batch_size', 'n_layer', 'n_embd')):
+        some = sorted((r for r in rows if all(r[o] == base[o] for o in grown if o != key)), key=lambda r: r[key])
         for axes, y in ((time, 'ms'), (memory, 'memory_mb')):
-            axes.loglog([r['gflop'] for r in some], [r[y] for r in some], marker='o', ms=4, color=f'C{k}', label=f'{name} {some[0][key]} to {some[-1][key]}')
+            axes.loglog([r['gflop'] for r in some], [r[y] for r in some], marker='o', ms=4, color=f'C{k}', label=f'{key} {some[0][key]} to {some[-1][key]}')
     time.set(xlabel='GFLOP a step', ylabel='ms a step')
     memory.set(xlabel='GFLOP a step', ylabel='peak memory, MB')
     time.legend()

@@ -6,7 +6,6 @@ Each point is the least of a few steps in a process of its own, with its peak me
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -41,7 +40,7 @@ def measure(block_size, batch_size, n_layer, n_embd, vocab_size):
         optimizer.zero_grad(set_to_none=True)
         loss.item()
         times.append(time.perf_counter() - t0)
-    flops = batch_size * block_size * (6 * model.get_num_params() + 12 * n_layer * n_embd * block_size)
+    flops = model.estimate_mfu(batch_size, 1, 1)
     if args.device == 'cuda':
         return flops, min(times), torch.cuda.max_memory_allocated() / 2 ** 20
     import resource
@@ -60,9 +59,9 @@ for point in POINTS:
     rows.append(dict(point, gflop=flops / 1e9, ms=1000 * seconds, memory_mb=memory))
     print(f"T {point['block_size']:5} B {point['batch_size']:3} layers {point['n_layer']:3} C {point['n_embd']:5}: {flops / 1e9:9.1f} GFLOP "
           f"{1000 * seconds:9.1f} ms {flops / seconds / 1e9:7.1f} GFLOP/s {memory:7.0f} MB", flush=True)
+from compare import provenance # noqa: E402 only now: memory taken before would count as the points'
 x, y = np.log([r['gflop'] for r in rows]), np.log([r['ms'] for r in rows])
 slope, offset = np.polyfit(x, y, 1)
 print(f"ms = {np.exp(offset):.2f} x GFLOP^{slope:.3f}, within a factor of {np.exp(np.abs(y - offset - slope * x).max()):.2f}")
 with open(os.path.join(HERE, 'results', f'scaling-{args.device}.json'), 'w', encoding='utf-8') as f:
-    json.dump(dict(command=f'python assets/scaling.py --device={args.device}', torch=torch.__version__, python=platform.python_version(),
-                   threads=torch.get_num_threads(), exponent=slope, rows=rows), f, indent=1)
+    json.dump(dict(provenance(f'python assets/scaling.py --device={args.device}', args.device), exponent=slope, rows=rows), f, indent=1)

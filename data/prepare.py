@@ -36,9 +36,22 @@ SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/
 END = '<|endoftext|>' # the text; each tokenizer has its own id for it
 PIECE = 2 ** 20 # characters that are read, cut and encoded at once
 
+for stream in ('stdout', 'stderr'): # which a process without a console does not have
+    setattr(sys, stream, getattr(sys, stream) or open(os.devnull, 'w', encoding='utf-8'))
+
 def stop(message):
     """End the script that runs with a sentence and status 1."""
     sys.exit(f"{os.path.basename(sys.argv[0])}: {' '.join(str(message).split())}")
+
+@contextlib.contextmanager
+def in_sentences():
+    """Within it, or in a function that it decorates, Ctrl-C and a disk that refuses end the script with a sentence."""
+    try:
+        yield
+    except OSError as e:
+        stop(e)
+    except KeyboardInterrupt:
+        stop("stopped; the same command goes on from here")
 
 def package(name, what):
     """The module name, for what needs it."""
@@ -76,6 +89,7 @@ def write_whole(path, data):
         f.write(data)
     os.replace(path + '.tmp', path)
 
+@in_sentences()
 def fetched_text(path, url, sha256):
     """The text in path; fetched from url first if it is not there. A file that was put there by hand is taken as it is."""
     if not os.path.exists(path):
@@ -230,7 +244,7 @@ def check_codec(meta):
         if not (V == len(itos) and all(type(itos[i]) is str for i in range(V))
                 and all(type(s) is str and type(i) is int and 0 <= i < V for s, i in stoi.items())):
             raise TypeError("its tables stoi and itos do not pair text with ids")
-    elif type(kind) is not str or type(meta['json']) is not str if kind == 'bpe' else not str(kind).startswith('tiktoken:'):
+    elif type(meta['json']) is not str if kind == 'bpe' else not str(kind).startswith('tiktoken:'):
         raise TypeError(f"its tokenizer {kind!r} is unknown")
     return kind
 
@@ -327,6 +341,7 @@ def grouped(pieces):
             group, size = [], 0
     yield group
 
+@in_sentences()
 def write_bins(folder, pieces_from, meta, total, source=''):
     """
     train.bin, val.bin and meta.pkl (none for meta None, GPT-2 BPE) in folder. pieces_from(n) yields the pieces from the n-th
@@ -351,7 +366,7 @@ def write_bins(folder, pieces_from, meta, total, source=''):
         stop(f"{folder} needs about {need / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free")
 
     def ids_of(group):
-        return group, {split: np.asarray(encode([p[:2] for p in group if p[2] == split] or [('', False)])).astype(dtype).tobytes() for split in paths}
+        return group, {split: np.asarray(encode([p[:2] for p in group if p[2] == split])).astype(dtype).tobytes() for split in paths}
 
     with (open(paths['train'] + '.part', 'ab') as train, open(paths['val'] + '.part', 'ab') as val,
           tqdm(desc=folder, total=total, initial=behind, unit='B', unit_scale=True, disable=None) as bar):
@@ -373,6 +388,7 @@ def write_bins(folder, pieces_from, meta, total, source=''):
     elif os.path.exists(os.path.join(folder, 'meta.pkl')): # of an earlier run with another tokenizer
         os.remove(os.path.join(folder, 'meta.pkl'))
     os.remove(mark)
+    getattr(sys.stdout, 'reconfigure', dict)(errors='backslashreplace') # a codepage may not have the folder's letters
     for split, path in paths.items():
         print(f"{path}: {sizes[split] // dtype.itemsize:,} tokens")
     if meta:
@@ -487,6 +503,7 @@ def files_of(paths):
         stop(f"no .txt, .md, .py, .jsonl or .parquet file in {', '.join(paths)}")
     return list(dict.fromkeys(found))
 
+@in_sentences()
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.error = lambda message: stop(f"{message}; --help says more")
@@ -522,9 +539,4 @@ def main():
     print(f"now: python train.py config/train_shakespeare_char.py --dataset={args.name} --out_dir=out-{args.name}")
 
 if __name__ == '__main__':
-    try:
-        main()
-    except OSError as e:
-        stop(e)
-    except KeyboardInterrupt:
-        stop("stopped; the same command goes on from here")
+    main()

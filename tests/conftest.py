@@ -73,8 +73,7 @@ def run(script, *args, cwd=None, **settings):
     out, err, code, space = io.StringIO(), io.StringIO(), 0, None
     sys.argv = [str(path), *map(str, args), *as_args(settings)]
     sys.path[0:0] = [str(path.parent)] # a script's own folder comes first, and data/*/prepare.py replace it
-    modules = set(sys.modules)
-    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, getattr(signal, 'SIGUSR1', signal.SIGTERM))}
     excepthook = sys.excepthook
     try:
         os.chdir(cwd or cwd_before)
@@ -94,16 +93,14 @@ def run(script, *args, cwd=None, **settings):
         for number, handler in handlers.items():
             signal.signal(number, handler)
         torch.use_deterministic_algorithms(False)
-        for name in set(sys.modules) - modules:
-            if name == 'prepare':
-                del sys.modules[name]
+        sys.modules.pop('prepare', None) # that of data/, which data/*/prepare.py import
     return Result(out.getvalue(), err.getvalue(), code, space)
 
 
 def run_process(script, *args, env=None, timeout=100, prefix=(), **settings):
     """The same in a process of its own; prefix stands before the script, for torchrun."""
     command = [sys.executable, *prefix, str(ROOT / script), *map(str, args), *as_args(settings)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})})
+    done = subprocess.run(command, capture_output=True, encoding='utf-8', timeout=timeout, env={**os.environ, **(env or {})})
     return Result(done.stdout, done.stderr, done.returncode)
 
 

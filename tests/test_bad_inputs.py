@@ -77,7 +77,7 @@ def box(trained, tmp_path):
         ('sample.py', 'temperature', 'nan'), ('sample.py', 'temperature', -1), ('sample.py', 'num_samples', 0), ('sample.py', 'max_new_tokens', HUGE),
         ('sample.py', 'top_k', -5), ('sample.py', 'n_head', 2),
         ('bench.py', 'n_embd', 0), ('bench.py', 'n_embd', 33), ('bench.py', 'n_embd', 10 ** 8), ('bench.py', 'n_layer', 10 ** 9),
-        ('bench.py', 'block_size', HUGE), ('bench.py', 'batch_size', HUGE), ('bench.py', 'batch_size', 2 ** 31 - 1), ('bench.py', 'max_seconds', -1),
+        ('bench.py', 'block_size', HUGE), ('bench.py', 'batch_size', HUGE), ('bench.py', 'batch_size', 2 ** 31 - 1), ('bench.py', 'max_seconds', 0),
     ]),
     ('a value is missing', 'train.py', ['--batch_size'], ['--batch_size', 'needs a value']),
     ('one dash', 'sample.py', ['-seed=1'], ['-seed=1']),

@@ -22,6 +22,7 @@ seed = 1337
 device = 'cpu'
 dtype = 'auto'
 compile = 'auto' # or True or False
+backend = 'auto'
 _here = os.getcwd()
 _before = None
 _before = set(globals())
@@ -31,7 +32,7 @@ for index in range(3):
     pass
 '''
 DEFAULTS = dict(out_dir='out', whole=3, real=6e-4, switch=False, off=True, text='x', top_k=200, batch_size=12, dropout=0.0,
-                learning_rate=1e-3, seed=1337, device='cpu', dtype='float32', compile=False)
+                learning_rate=1e-3, seed=1337, device='cpu', dtype='float32', compile=False, backend='gloo')
 
 
 @pytest.fixture
@@ -325,6 +326,15 @@ def test_processes_of_torchrun(toy, machine, monkeypatch):
     toy('--device=cuda:1').refused('torchrun')
     monkeypatch.setenv('LOCAL_RANK', '2')
     toy('--device=cuda').refused('no more processes than devices')
+
+
+def test_cuda_without_nccl(toy, machine, monkeypatch):
+    """As on Windows."""
+    machine('cuda', 1)
+    assert toy('--device=cuda', '--compile=False', '--backend=gloo').space['backend'] == 'gloo'
+    monkeypatch.setattr(torch.distributed, 'is_backend_available', lambda name: name != 'nccl')
+    assert toy('--device=cuda', '--compile=False').space['config']['backend'] == 'gloo'
+    toy('--device=cuda', '--compile=False', '--backend=nccl').refused("backend 'nccl'", 'take gloo')
 
 
 def test_settings_and_machine_are_announced(toy):

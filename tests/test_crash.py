@@ -1,9 +1,9 @@
 """A run that is interrupted anywhere goes on to the same bits, and no checkpoint is lost."""
 import os
 import re
-import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -167,6 +167,7 @@ def test_a_full_disk_leaves_the_old_file(dataset, tmp_path):
     train(dataset, tmp_path, max_iters=3)
     before = (tmp_path / 'ckpt.pt').read_bytes()
 
+    resource = pytest.importorskip('resource', reason="only Unix limits the size of files")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try: # Python ignores the signal that comes with it
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
@@ -232,6 +233,32 @@ def test_a_damaged_file_is_named_and_the_one_before_is_used(dataset, tmp_path):
     whole = tmp_path / 'whole'
     train(dataset, whole, max_iters=7)
     assert_same(what_counts(whole)['model'], what_counts(tmp_path)['model'])
+
+
+def test_a_disk_that_cannot_flush_folders(dataset, tmp_path, monkeypatch):
+    """As those which virtual machines share."""
+    fsync = os.fsync
+    def picky(fd):
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(22, 'Invalid argument')
+        fsync(fd)
+    monkeypatch.setattr(os, 'fsync', picky)
+    train(dataset, tmp_path)
+    assert load_checkpoint(str(tmp_path / 'ckpt.pt'))['iter_num'] == 6
+
+
+def test_the_newest_state_is_found_when_a_save_ends_between_its_files(dataset, tmp_path, monkeypatch):
+    replace, done = os.replace, []
+
+    def some(*paths):
+        if len(done) == 3: # the numbered copy of the second save
+            raise OSError("the plug is pulled")
+        done.append(paths)
+        replace(*paths)
+    monkeypatch.setattr(os, 'replace', some)
+    settings = dict(TINY, dataset=dataset, out_dir=tmp_path, keep_checkpoints=2, save_interval=2, eval_interval=100)
+    run('train.py', **settings).refused('could not save', 'the plug is pulled')
+    assert newest_checkpoint(str(tmp_path))[1]['iter_num'] == 4
 
 
 def test_auto_does_not_write_over_what_it_cannot_read(dataset, tmp_path):

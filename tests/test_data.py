@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -487,7 +489,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, harm):
     folder, part = tmp_path / 'x', tmp_path / 'x' / 'train.bin.part'
     folder.mkdir()
     (folder / 'train.bin').write_bytes(b'an earlier one')
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit, match='goes on from here'):
         prepare.write_bins(str(folder), Pieces(stop=26), CODEC, 120)
     assert (folder / 'train.bin').read_bytes() == b'an earlier one' # until the new one is whole
     done = json.loads((folder / 'prepare.part.json').read_text(encoding='utf-8'))[1]
@@ -524,6 +526,25 @@ def test_a_run_of_the_command_goes_on(data, tmp_path, monkeypatch):
     monkeypatch.undo()
     done(run(data / 'prepare.py', tmp_path / 'a.jsonl', name='x'))
     assert {p.name: p.read_bytes() for p in (data / 'x').iterdir()} == whole
+
+
+@pytest.mark.skipif(os.name != 'posix', reason="the shell's way to close streams")
+def test_without_a_console(data, tmp_path):
+    (tmp_path / 'a.txt').write_text('some text ' * 50, encoding='utf-8')
+    done = subprocess.run(['sh', '-c', '"$@" >&- 2>&-', '', sys.executable, data / 'prepare.py', tmp_path / 'a.txt', '--name=x'])
+    assert done.returncode == 0 and len(ids(data / 'x' / 'train.bin')) == 450
+
+
+def test_a_codepage_without_the_letters_of_a_folder(data, tmp_path):
+    (tmp_path / 'a.txt').write_text('some text ' * 50, encoding='utf-8')
+    assert 'vocabulary' in done(run_process(data / 'prepare.py', tmp_path / 'a.txt', name='\u65e5', env=dict(PYTHONIOENCODING='cp1252'))).out
+
+
+def test_a_disk_that_refuses_costs_a_sentence(data, monkeypatch):
+    def refuse(*args, **more):
+        raise PermissionError(13, 'Permission denied', 'train.bin.part')
+    monkeypatch.setattr(os, 'makedirs', refuse)
+    run(data / 'python_char' / 'prepare.py').refused('Permission denied', 'train.bin.part')
 
 
 def test_no_more_is_read_than_is_soon_written(tmp_path, monkeypatch):

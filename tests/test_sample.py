@@ -113,6 +113,10 @@ def test_ctrl_c_ends_in_a_sentence(trained, monkeypatch):
     run('sample.py', out_dir=trained, device='cpu').refused('stopped')
 
 
+def test_bench_does_not_take_the_current_folder(dataset):
+    assert "dataset 'nowhere' is not prepared" in run('bench.py', cwd=dataset, dataset='nowhere', **BENCH).out
+
+
 def test_bench_on_a_dataset(dataset):
     out = run('bench.py', dataset=dataset, **BENCH).out
     assert 'made-up' not in out and 'time per iteration' in out

@@ -25,7 +25,7 @@ def load(source):
         if not kind:
             stop(f"there is no .parquet or .jsonl file in {source}")
         try:
-            return datasets.load_dataset(kind, data_files=files[kind], split='train')
+            return datasets.load_dataset(kind, data_files=[glob.escape(path) for path in files[kind]], split='train')
         except Exception as e: # half a file, or none of its kind
             stop(f"cannot read the {kind} files in {source} ({type(e).__name__}: {str(e)[:200]})")
     cache = str(datasets.config.HF_DATASETS_CACHE)
@@ -33,7 +33,7 @@ def load(source):
     free = shutil.disk_usage(cache).free / 1e9
     print(f"OpenWebText: 13 GB to download and 42 GB to unpack in {cache}, where {free:.0f} GB are free; 18 GB of bins; then tokens, "
           f"about {80 / (os.cpu_count() or 1):.0f} minutes on {os.cpu_count()} cores", flush=True)
-    if free < 55 and not glob.glob(os.path.join(cache, '*openwebtext*')): # some of it may be there
+    if free < 55 and not glob.glob(os.path.join(glob.escape(cache), '*openwebtext*')): # some of it may be there
         stop(f"{free:.0f} GB are free in {cache}, but the download needs 55 GB; free some, or set HF_HOME to a larger disk")
     errors = []
     for revision in ('main', 'refs/convert/parquet'): # the hub's own conversion, should main hold a script again
