@@ -175,11 +175,10 @@ def _settle(s, given):
             if rank == 0:
                 print(f"not compiling, because {type(e).__name__}: {' '.join(str(e).split())[:200]}")
     if 'backend' in s and torch.distributed.is_available():
-        offered = torch.distributed.is_backend_available # NCCL is not on Windows
-        best = next(filter(offered, (torch.distributed.get_default_backend_for_device(device_type), 'gloo')), 'gloo')
-        s['backend'] = best if s['backend'] == 'auto' else s['backend']
-        if s['backend'] not in (best, 'gloo', 'mpi') or not offered(s['backend']):
-            refuse(f"backend {s['backend']!r} does not connect processes on {device_type} here; leave --backend out to take {best}")
+        ways = [b for b in (torch.distributed.get_default_backend_for_device(device_type), 'gloo', 'mpi') if torch.distributed.is_backend_available(b)]
+        s['backend'] = (ways or ['none'])[0] if s['backend'] == 'auto' else s['backend'] # Windows has no NCCL
+        if s['backend'] not in (ways or ['none']):
+            refuse(f"backend {s['backend']!r} does not connect processes on {device_type} here, but {' or '.join(ways)}; leave --backend out to take the best")
     torch.manual_seed(s['seed'])
     if rank == 0:
         print('settings given:', ', '.join(f'{k} = {v!r}' for k, v in given.items()) or 'none')

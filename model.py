@@ -23,7 +23,7 @@ class UserError(ValueError):
     """What a user can mend, in a sentence; the scripts print it without a traceback."""
 
 # ---- the network -------------------------------------------------------------------------------------------------------
-ACTIVATIONS = {'gelu': nn.GELU(), 'gelu_tanh': nn.GELU(approximate='tanh')} # OpenAI's weights were trained with the second
+ACTIVATIONS = {'gelu': 'none', 'gelu_tanh': 'tanh'} # to torch it is an approximation; OpenAI's weights were trained with the second
 
 @dataclass
 class GPTConfig:
@@ -43,8 +43,7 @@ class GPTConfig:
 
     def __post_init__(self):
         for name, kind in GPTConfig.__annotations__.items():
-            value = getattr(self, name)
-            least, wanted = int(name != 'ngrams'), {int: 'a whole number', float: 'a number', bool: 'True or False', str: 'text'}[kind]
+            value, least, wanted = getattr(self, name), int(name != 'ngrams'), {int: 'a whole number', float: 'a number', bool: 'True or False', str: 'text'}[kind]
             if type(value) not in ((int, float) if kind is float else (kind,)) or kind is int and value < least:
                 raise UserError(f"{name} must be {wanted}{f' from {least} up' * (kind is int)}, got {value!r}")
         if self.n_layer * max(self.n_embd, 1000) ** 2 + (self.vocab_size + self.block_size + self.ngrams) * self.n_embd > 1e12:
@@ -106,7 +105,7 @@ class MLP(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
-        self.activation = ACTIVATIONS[config.activation]
+        self.activation = nn.GELU(ACTIVATIONS[config.activation])
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -186,7 +185,7 @@ class GPT(nn.Module):
             x = x + h.wpe(position)
         if c.ngrams:
             x = x + F.dropout1d(h.wng(hashed(idx, c.ngrams)[:, -T:]).flatten(0, 1), c.ngram_dropout, self.training).sum(-2).view_as(x)
-        half = torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16
+        half = x.device.type != 'meta' and torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16
         x = h.drop(x.bfloat16() if half else x) # the blocks add in what their matmuls give: half the memory to read and write
         for i, block in enumerate(h.h):
             x = block(x, cache[i] if cache else None, at, mask, turn)

@@ -200,7 +200,7 @@ if fsdp: # blocks are gathered in the precision of their matmuls, as autocast ha
 muon = [Muon(model, muon_lr, weight_decay, dtype == 'bfloat16')] if optimizer == 'muon' else []
 optimizers = [model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type, [p for m in muon for p in m.parts]), *muon]
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')
-if init_from == 'resume' and checkpoint.get('optimizer'):
+if init_from == 'resume' and not eval_only and checkpoint.get('optimizer'):
     try:
         for o, kept in zip(optimizers, (checkpoint['optimizer'], checkpoint.get('muon')), strict=False):
             for old, new in zip(kept['param_groups'], o.param_groups, strict=True):

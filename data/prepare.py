@@ -233,10 +233,10 @@ class PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it wants to import {module}.{name}")
 
 def check_codec(meta):
-    """The kind of a meta.pkl's content: 'char', 'bpe' or 'tiktoken:NAME'. Raises TypeError or KeyError if it does not hold together."""
+    """The kind of a meta.pkl's content: 'char', 'bpe', 'tiktoken:NAME', or 'none' for ids that are no text. Raises TypeError or KeyError if it does not hold together."""
     if meta is None:
         return 'tiktoken:gpt2'
-    V, kind = meta['vocab_size'], meta.get('tokenizer', 'char')
+    V, kind = meta['vocab_size'], meta.get('tokenizer', 'char' if {'stoi', 'itos'} & {*meta} else 'none')
     if type(V) is not int or V < 1 or meta.get('dtype', 'uint16') not in ('uint16', 'uint32')[V > 2 ** 16:]:
         raise TypeError("its vocab_size or dtype cannot be: ids above 65,535 take uint32")
     if kind == 'char':
@@ -244,7 +244,7 @@ def check_codec(meta):
         if not (V == len(itos) and all(type(itos[i]) is str for i in range(V))
                 and all(type(s) is str and type(i) is int and 0 <= i < V for s, i in stoi.items())):
             raise TypeError("its tables stoi and itos do not pair text with ids")
-    elif type(meta['json']) is not str if kind == 'bpe' else not str(kind).startswith('tiktoken:'):
+    elif type(meta['json']) is not str if kind == 'bpe' else kind != 'none' and not str(kind).startswith('tiktoken:'):
         raise TypeError(f"its tokenizer {kind!r} is unknown")
     return kind
 
@@ -270,6 +270,8 @@ def open_codec(meta, special=False):
     """
     try:
         kind = check_codec(meta)
+        if kind == 'none':
+            stop("meta.pkl has vocab_size alone: such ids can be trained on, but without stoi and itos there is no text of them")
         if kind == 'bpe':
             bpe = package('tokenizers', "this BPE").Tokenizer.from_str(meta['json'])
             bpe.no_truncation(), bpe.no_padding() # which somebody's last call may have left in it

@@ -334,7 +334,7 @@ def test_cuda_without_nccl(toy, machine, monkeypatch):
     assert toy('--device=cuda', '--compile=False', '--backend=gloo').space['backend'] == 'gloo'
     monkeypatch.setattr(torch.distributed, 'is_backend_available', lambda name: name != 'nccl')
     assert toy('--device=cuda', '--compile=False').space['config']['backend'] == 'gloo'
-    toy('--device=cuda', '--compile=False', '--backend=nccl').refused("backend 'nccl'", 'take gloo')
+    toy('--device=cuda', '--compile=False', '--backend=nccl').refused("backend 'nccl'", 'here, but gloo')
 
 
 def test_settings_and_machine_are_announced(toy):

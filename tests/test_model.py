@@ -1,12 +1,13 @@
 """The network against slow references and against what the contract says of it."""
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from data.prepare import get_codec
-from model import GPT, GPTConfig, Muon, load_checkpoint
+from model import GPT, GPTConfig, Muon, UserError, load_checkpoint
 
 SMALL = dict(block_size=12, vocab_size=37, n_layer=2, n_head=2, n_embd=16)
 
@@ -197,6 +198,30 @@ def test_ngram_dropout_leaves_out_whole_rows_in_training_alone():
     share = seen[0][0] * 0.75 # of 0 to 3 rows, in all channels alike
     assert torch.allclose(share, share[:, :1].round().expand_as(share), atol=1e-5)
     assert [(share[:, 0].round() == n).float().mean().item() for n in range(4)] == pytest.approx([1 / 64, 9 / 64, 27 / 64, 27 / 64], abs=0.05)
+
+
+def test_users_may_add_to_the_shape():
+    @dataclass
+    class Config(GPTConfig):
+        window: int | None = None
+        layers_left_out: int = 0
+    GPT(Config(8, 5, 1, 2, 4))
+    with pytest.raises(UserError, match='n_head must be a whole number from 1 up'):
+        Config(n_head=0)
+
+
+def test_nothing_is_shared_between_blocks():
+    model, calls = GPT(GPTConfig(8, 5, 2, 2, 4)), []
+    model.transformer.h[0].mlp.activation.register_forward_hook(lambda *_: calls.append(1))
+    GPT(GPTConfig(8, 5, 2, 2, 4))(torch.zeros(1, 8, dtype=torch.long))
+    assert not calls
+    model(torch.zeros(1, 8, dtype=torch.long))
+    assert len(calls) == 1
+
+
+def test_shapes_without_memory():
+    logits, loss = GPT(GPTConfig(8, 5, 2, 2, 4)).to('meta')(*torch.zeros(2, 3, 8, dtype=torch.long, device='meta'))
+    assert logits.shape == (3, 8, 5) and loss.shape == ()
 
 
 def test_counts_of_parameters_and_flops():

@@ -1,5 +1,6 @@
 """train.py as its users see it: what it prints, writes, refuses, and that the numbers are right."""
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, TINY, as_args, events, make_dataset, run, run_process, train
-from data.prepare import find_data
+from data.prepare import find_data, load_meta
 
 # losses of the tiny run on the tiny dataset; made on torch 2.13, CPU
 GOLDEN = [3.411781, 3.214976, 3.077309, 3.075322, 2.928594, 2.805362]
@@ -392,6 +393,21 @@ def test_rows_of_logits_at_a_time_change_nothing(dataset, tmp_path):
     train(dataset, tmp_path / 'some', logit_rows=10)
     for event, value in (('log', 'loss'), ('eval', 'val')):
         assert [e[value] for e in events(tmp_path / 'some', event)] == pytest.approx([e[value] for e in events(tmp_path / 'all', event)], abs=1e-5)
+
+
+def test_ids_that_are_no_text(dataset, tmp_path):
+    """For nanoGPT's train.py a meta.pkl with vocab_size is enough."""
+    ids = shutil.copytree(dataset, tmp_path / 'ids')
+    (ids / 'meta.pkl').write_bytes(pickle.dumps(dict(vocab_size=load_meta(str(dataset / 'meta.pkl'))['vocab_size'])))
+    train(ids, tmp_path)
+    run('sample.py', out_dir=tmp_path, device='cpu').refused('no text')
+
+
+def test_evaluation_asks_for_no_optimizer(dataset, tmp_path):
+    train(dataset, tmp_path, optimizer='muon')
+    before = (tmp_path / 'ckpt.pt').read_bytes()
+    out = train(dataset, tmp_path, init_from='resume', eval_only=True).out
+    assert f"val loss {events(tmp_path, 'eval')[-1]['val']:.4f}" in out and (tmp_path / 'ckpt.pt').read_bytes() == before
 
 
 def test_resuming_says_what_is_not_as_it_was(dataset, tmp_path):
