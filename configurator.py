@@ -26,13 +26,15 @@ def _explain(kind, error, trace):
             f"Training this shape takes {16 * (12 * L * C * C + V * C) / 1e9:.1f} GB for weights, gradients and moments, and up to {8 * V * B * T / 1e9:.1f} GB "
             f"for a micro-batch's logits. Lower batch_size{' and raise gradient_accumulation_steps as much' * ('eval_iters' in s)}, then block_size, or "
             "take a smaller model")
-    elif kind.__name__ not in ('UserError', 'KeyboardInterrupt') and 'No space left' not in sentence:
-        return os.dup2(os.open(os.devnull, os.O_WRONLY), 1) if kind is BrokenPipeError and 'eval_iters' not in globals() else sys.__excepthook__(kind, error, trace)
+    elif kind is BrokenPipeError and 'eval_iters' not in globals():
+        return os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    elif not issubclass(kind, (OSError, KeyboardInterrupt)) and kind.__name__ != 'UserError' and 'No space left' not in sentence:
+        return sys.__excepthook__(kind, error, trace)
     print(f"{os.path.basename(__file__)}: {sentence or 'stopped'}", file=sys.stderr)
 
 def _configure(space, argv=None):
     """Read argv, or the command line, over the settings in space, a script's globals; return (settings, names given by hand)."""
-    import ast, decimal, difflib, os, pathlib, re, sys
+    import ast, decimal, difflib, dis, os, pathlib, re, sys
     defaults = {k: v for k, v in space.items() if not k.startswith('_') and type(v) in (bool, int, float, str)}
     settings, given = dict(defaults), {}
     from_one_up = ('eval_interval log_interval eval_iters gradient_accumulation_steps batch_size block_size n_layer n_head n_embd '
@@ -80,32 +82,32 @@ def _configure(space, argv=None):
         before = {**space, **settings, '__file__': path}
         after = dict(before)
         try:
-            names = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Name)]
+            nodes = list(ast.walk(ast.parse(source)))
             exec(source, after)
         except SyntaxError as e:
             refuse(f"{path}, line {e.lineno}: {e.msg}; a config file is Python: key = value")
         except (Exception, SystemExit) as e:
             refuse(f"{path}: {type(e).__name__}: {e}")
-        stored, used = ({n.id for n in names if isinstance(n.ctx, kind)} for kind in (ast.Store, ast.Load))
+        stored, used = ({n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, kind)} for kind in (ast.Store, ast.Load))
+        stored &= {i.argval for i in dis.get_instructions(source) if i.opname == 'STORE_NAME'} # not what a function has of its own
+        used |= {n.id for loop in nodes if isinstance(loop, ast.For) for n in ast.walk(loop.target) if isinstance(n, ast.Name)} # if only to count
         for key, value in after.items():
             if key in defaults:
                 if key in stored or value is not before[key]:
                     assign(key, value, path)
             elif key in stored and not key.startswith('_') and (key not in used or difflib.get_close_matches(key, defaults, 1, 0.9)):
                 unknown(key, path) # neither a setting nor a helper that the file itself uses
-    def show_help():
-        source = pathlib.Path(space['__file__']).read_text(encoding='utf-8')
-        comments = dict(re.findall(r'^(\w+) = [^#\n]*# *(.*)', source, re.M))
-        print(ast.get_docstring(ast.parse(source)), 'settings, each --key=value:', sep='\n\n')
-        for key, value in defaults.items():
-            print(f"  --{key}={value!r}".ljust(42), comments.get(key, ''))
-        sys.exit(0)
 
     args = list(sys.argv[1:] if argv is None else argv)
     while args:
         arg = args.pop(0)
         if arg in ('--help', '-h'):
-            show_help()
+            source = pathlib.Path(space['__file__']).read_text(encoding='utf-8')
+            comments = dict(re.findall(r'^(\w+) = [^#\n]*# *(.*)', source, re.M))
+            print(ast.get_docstring(ast.parse(source)), 'settings, each --key=value:', sep='\n\n')
+            for key, value in defaults.items():
+                print(f"  --{key}={value!r}".ljust(42), comments.get(key, ''))
+            sys.exit(0)
         match = re.fullmatch(r'(?:--)?([A-Za-z_]\w*)=(.*)', arg, re.S)
         if match and not os.path.isfile(arg): # a folder may be called lr=1
             key, value = match.groups()
@@ -130,8 +132,7 @@ def _configure(space, argv=None):
 
 def _settle(s, given):
     """Turn every 'auto' among the settings s into what this machine offers; return the names that scripts share."""
-    import contextlib, ctypes, os, sys
-    import torch
+    import contextlib, ctypes, os, sys, torch
     sys.excepthook = _explain
     for out in (sys.stdout, sys.stderr):
         getattr(out, 'reconfigure', dict)(encoding='utf-8', errors='backslashreplace', line_buffering=True) # Windows would write in a codepage

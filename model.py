@@ -216,7 +216,8 @@ class GPT(nn.Module):
             model.load_state_dict(state, assign=True)
         except (RuntimeError, AttributeError) as e:
             raise UserError(f"the weights do not fit {config}: {' '.join(str(e).split())[:300]}") from e
-        model.lm_head.weight = model.transformer.wte.weight
+        if torch.equal(model.lm_head.weight, model.transformer.wte.weight):
+            model.lm_head.weight = model.transformer.wte.weight
         return model
 
     @classmethod
@@ -422,8 +423,8 @@ def newest_checkpoint(out_dir):
 def save_checkpoint(state, paths, keep=1):
     """Put state under each path in one step: whoever looks finds the old file or the new one, whole, after any crash. With
     keep above 1 only the newest so many ckpt_ITERATION.pt stay. Raises OSError or RuntimeError; the old files are then untouched."""
-    part = os.path.join(folder := os.path.dirname(paths[0]), 'ckpt.tmp')
-    state['model']['lm_head.weight'] = state['model']['transformer.wte.weight'] # one matrix in the file too
+    part = os.path.join(folder := os.path.dirname(paths[0]), f'ckpt.{os.getpid()}.tmp') # another process may be writing, by mistake
+    state['model'].setdefault('lm_head.weight', state['model']['transformer.wte.weight']) # one matrix in the file too
     try:
         for path in paths:
             with open(part, 'wb') as f:
@@ -438,6 +439,6 @@ def save_checkpoint(state, paths, keep=1):
         with suppress(OSError): # not every disk can
             os.fsync(fd := os.open(folder or '.', os.O_RDONLY)) # the renaming itself
         os.close(fd)
-    kept, last = (sorted(glob.glob(os.path.join(glob.escape(folder), name)), key=lambda p: (os.path.getmtime(p), p)) for name in ('ckpt_[0-9]*.pt', 'ckpt_last.pt'))
-    for path in (kept[:-keep] if keep > 1 else []) + (last if os.path.join(folder, 'ckpt.pt') in paths else []):
+    parts, kept, last = (sorted(glob.glob(os.path.join(glob.escape(folder), name)), key=lambda p: (os.path.getmtime(p), p)) for name in ('ckpt.*.tmp', 'ckpt_[0-9]*.pt', 'ckpt_last.pt'))
+    for path in {*parts, *(kept[:-keep] if keep > 1 else []), *(last if any(p.endswith('ckpt.pt') for p in paths) else [])} - {*paths}: # old by a clock that went back
         os.remove(path)

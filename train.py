@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.utils.checkpoint
 from torch.utils._pytree import tree_map_only
 from tqdm import tqdm
 
@@ -141,7 +140,7 @@ if init_from == 'scratch':
     model = GPT(GPTConfig(vocab_size=vocab_size, **{k: config[k] for k in shape} | drops | dict(block_size=block_size)))
 elif init_from == 'resume':
     model = GPT.from_checkpoint(checkpoint, drops)
-    iter_num, best_val_loss = checkpoint['iter_num'], checkpoint['best_val_loss']
+    iter_num, best_val_loss = checkpoint['iter_num'], checkpoint['best_val_loss'] if Path(str(checkpoint['config'].get('dataset', dataset))).name == Path(dataset).name else 1e9
     changed = [f'{k} {v} -> {config[k]}' for k, v in checkpoint['config'].items() if k in config and str(config[k]) != str(v)
                and k not in (*shape, 'init_from', 'out_dir', 'device', 'backend', *['gradient_accumulation_steps'] * (total_batch_tokens > 0))]
     notice(f"resuming from {saved_path} after {iter_num} iterations, best val loss {best_val_loss:.4f}" + '; not as it was: ' * bool(changed) + ', '.join(changed))
@@ -153,9 +152,8 @@ else:
     vocab_size = model.config.vocab_size
     data = open_data(block_size)
 model.crop_block_size(block_size)
-for k in given & {*shape}:
-    if getattr(model.config, k) != config[k]:
-        notice(f"the weights decide: {k} is {getattr(model.config, k)}, not {config[k]}")
+for k in [k for k in shape if k in given and getattr(model.config, k) != config[k]]:
+    notice(f"the weights decide: {k} is {getattr(model.config, k)}, not {config[k]}")
 config.update({k: getattr(model.config, k) for k in shape}) # what runs
 wandb_id = (checkpoint or {}).get('wandb_id')
 progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_steps=0) | (checkpoint or {}).get('progress', {}) # what comes asks
@@ -279,7 +277,7 @@ def save(improved):
     saved()
     path = ckpt_path if improved or always_save_checkpoint else last_path
     paths = [best_path] * (save_best and improved) + [path] + [os.path.join(out_dir, f'ckpt_{iter_num:07d}.pt')] * (keep_checkpoints > 1)
-    weights = {k: v for k, v in model.state_dict().items() if k != 'lm_head.weight'} # which is wte
+    weights = {k: v for k, v in model.state_dict().items() if k != 'lm_head.weight' or model.lm_head.weight is not model.transformer.wte.weight}
     state = {'model': weights, 'optimizer': optimizers[0].state_dict(), 'model_args': model_args, 'activation': model.config.activation, 'iter_num': iter_num,
              'best_val_loss': best_val_loss, 'config': config, 'codec': meta, 'wandb_id': wandb_id, 'progress': dict(progress, bad_steps=int(bad))}
     state |= ({'scaler': scaler.state_dict()} if scaler.is_enabled() else {}) | ({'muon': muon[0].state_dict()} if muon else {})

@@ -120,6 +120,8 @@ if not args.out_dirs and not args.results:
     sys.exit("plot.py: give the out_dirs of runs, or --results")
 if not os.path.isdir(os.path.dirname(args.save) or '.'):
     sys.exit(f"plot.py: there is no folder for {args.save}; make it, or give another --save")
+if (kind := os.path.splitext(args.save)[1][1:]) not in (kinds := plt.figure().canvas.get_supported_filetypes()):
+    sys.exit(f"plot.py: --save={args.save} is of no kind that can be drawn; there are {', '.join(kinds)}")
 if args.out_dirs:
     draw_runs(args.out_dirs, args.save)
 if args.results:

@@ -213,6 +213,7 @@ def byte_bpe(*files):
 def bpe_codec(texts, size):
     """The codec of a byte-level BPE that is learned from texts, of size ids, or fewer where they offer no more."""
     tk, bpe = package('tokenizers', "learning a BPE"), byte_bpe()
+    texts = (re.sub(r'(\S{1000})(?=\S)', r'\1\n', text) for text in texts) # of a longer word the time grows with the square
     bpe.train_from_iterator(texts, tk.trainers.BpeTrainer(vocab_size=size, special_tokens=[END], show_progress=sys.stderr.isatty(),
                                                           initial_alphabet=tk.pre_tokenizers.ByteLevel.alphabet()))
     return codec_of(bpe.get_vocab_size(), tokenizer='bpe', json=bpe.to_str())
@@ -491,18 +492,21 @@ class Text:
 # ---- the command -------------------------------------------------------------------------------------------------------
 def files_of(paths):
     """The files that paths, files, folders or patterns, come to, in the order of their names."""
-    found = []
+    found, kinds = [], ('.txt', '.md', '.py', '.jsonl', '.parquet')
     for path in paths:
         places = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
         if not places:
             stop(f"there is no file, folder or match of {path!r}")
         for place in places:
-            inside = (os.path.join(parent, f) for parent, _, files in os.walk(place) for f in files)
-            found += sorted(f for f in inside if f.lower().endswith(('.txt', '.md', '.py', '.jsonl', '.parquet'))) if os.path.isdir(place) else [place]
+            inside = [os.path.join(parent, f) for parent, _, files in os.walk(place) for f in files]
+            read = sorted(f for f in inside if f.lower().endswith(kinds))
+            if len(read) < len(inside):
+                print(f"{place}: {len(read)} files are read; {len(inside) - len(read)} are not, as folders are searched for {', '.join(kinds)} only")
+            found += read if os.path.isdir(place) else [place]
     if once := [path for path in found if os.path.exists(path) and not os.path.isfile(path)]:
         stop(f"{once[0]} can be read only once, but text is read twice; write it to a file first")
     if not found:
-        stop(f"no .txt, .md, .py, .jsonl or .parquet file in {', '.join(paths)}")
+        stop(f"no {', '.join(kinds)} in {', '.join(paths)}")
     return list(dict.fromkeys(found))
 
 @in_sentences()

@@ -111,6 +111,8 @@ def write_pretrained(model, folder, end=None, tokenizer=None):
     with torch.device('meta'):
         theirs = GPT2LMHeadModel(config)
     ours = model.state_dict()
+    if more := ours.keys() - theirs.state_dict().keys():
+        raise UserError(f"transformers' GPT-2 has no {', '.join(sorted(more))}")
     state = {k: ours.get(k, torch.zeros(v.shape)).float().cpu() for k, v in theirs.state_dict().items()} # a bias that is not there adds nothing
     theirs.load_state_dict({k: v.t().contiguous() if k.endswith(TURNED) else v for k, v in state.items()}, assign=True)
     theirs.tie_weights()

@@ -48,14 +48,6 @@ def weights(out_dir):
     return load_checkpoint(out_dir / 'ckpt.pt')['model']
 
 
-def written_at(path):
-    """When a file was last written; None if it is not there."""
-    try:
-        return path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return None
-
-
 def main(kills, folder, dataset):
     folder, rng = Path(folder), random.Random(0)
     t0 = time.monotonic()
@@ -64,12 +56,12 @@ def main(kills, folder, dataset):
     killed = in_a_save = arrived = 0
     out_dir = folder / 'run0'
     while killed < kills:
-        before, tmp_before = newest_checkpoint(out_dir)[1], written_at(out_dir / 'ckpt.tmp')
-        pid = start(out_dir, dataset)
+        before, pid = newest_checkpoint(out_dir)[1], start(out_dir, dataset)
+        part = out_dir / f'ckpt.{pid}.tmp'
         if killed % 2: # every other kill waits for a write to begin
             time.sleep(rng.uniform(0, 0.3 * duration))
             give_up = time.monotonic() + duration
-            while written_at(out_dir / 'ckpt.tmp') == tmp_before and time.monotonic() < give_up:
+            while not part.exists() and time.monotonic() < give_up:
                 time.sleep(0.0005)
         else:
             time.sleep(rng.uniform(0, duration))
@@ -80,7 +72,7 @@ def main(kills, folder, dataset):
         assert not before or after and after['iter_num'] >= before['iter_num'], 'a checkpoint was lost'
         if os.WIFSIGNALED(status):
             killed += 1
-            in_a_save += written_at(out_dir / 'ckpt.tmp') not in (None, tmp_before)
+            in_a_save += part.exists()
         else: # it was quicker
             assert os.WEXITSTATUS(status) == 0
             if after['iter_num'] == SETTINGS['max_iters']:

@@ -33,6 +33,7 @@ def test_curves_of_runs(dataset, trained, tmp_path):
     train(dataset, tmp_path / 'other', seed=7)
     with open(tmp_path / 'other/metrics.jsonl', 'a', encoding='utf-8') as f:
         f.write('{"event": "log", "it') # cut short by a crash
+    run('assets/plot.py', trained, save='curves.xyz').refused('curves.xyz', 'svg')
     done = script('plot.py', trained, tmp_path / 'other', f'--save={tmp_path}/curves.svg')
     assert done.returncode == 0, done.stderr
     svg = (tmp_path / 'curves.svg').read_text(encoding='utf-8')

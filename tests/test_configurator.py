@@ -186,6 +186,11 @@ def test_refused_in_a_config_file(toy, source, words):
     assert result.out == ''
 
 
+def test_a_config_file_may_count_and_have_functions(toy):
+    write(toy.folder, 'a.py', "def f():\n    batch_size = 7\n    return 2 * batch_size\nfor i in range(2):\n    whole = f()\n")
+    agrees(toy('a.py'), whole=14)
+
+
 def test_config_files_are_found_beside_the_script(toy, tmp_path_factory, monkeypatch):
     elsewhere = tmp_path_factory.mktemp('elsewhere')
     (toy.folder / 'config').mkdir()

@@ -175,7 +175,7 @@ def test_a_full_disk_leaves_the_old_file(dataset, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     result.refused('could not save')
-    assert (tmp_path / 'ckpt.pt').read_bytes() == before and not (tmp_path / 'ckpt.tmp').exists()
+    assert (tmp_path / 'ckpt.pt').read_bytes() == before and not list(tmp_path.glob('*.tmp'))
     train(dataset, tmp_path, init_from='auto') # and there it goes on
 
 
@@ -189,7 +189,7 @@ def test_an_input_output_error_leaves_the_old_file(dataset, tmp_path, monkeypatc
     monkeypatch.setattr(os, broken, fails)
     run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'init_from': 'resume'}).refused('could not save', 'Input/output error')
     monkeypatch.undo()
-    assert (tmp_path / 'ckpt.pt').read_bytes() == before and not (tmp_path / 'ckpt.tmp').exists()
+    assert (tmp_path / 'ckpt.pt').read_bytes() == before and not list(tmp_path.glob('*.tmp'))
 
 
 def test_too_little_space_is_said_before_training(dataset, tmp_path, monkeypatch):
@@ -202,6 +202,21 @@ def test_the_last_checkpoints_are_kept_not_those_of_a_longer_run_before(dataset,
     for max_iters in 6, 3:
         train(dataset, tmp_path, max_iters=max_iters, keep_checkpoints=2, save_interval=1, eval_interval=100)
     assert sorted(p.name for p in tmp_path.glob('ckpt_*')) == ['ckpt_0000002.pt', 'ckpt_0000003.pt']
+
+
+def test_new_checkpoints_stay_when_the_clock_goes_back(dataset, tmp_path):
+    for max_iters in 3, 6:
+        train(dataset, tmp_path, init_from='auto', max_iters=max_iters, keep_checkpoints=2, save_interval=1, eval_interval=100)
+        for path in tmp_path.glob('ckpt_*'):
+            os.utime(path, (2e9, 2e9))
+    assert (tmp_path / 'ckpt_0000006.pt').exists()
+
+
+def test_what_was_left_in_a_save_goes_with_the_next(dataset, tmp_path):
+    """Each process writes to a file of its own, so that two of them by mistake do not damage each other's."""
+    (tmp_path / 'ckpt.99999999.tmp').write_bytes(b'of a process that was killed')
+    train(dataset, tmp_path, max_iters=1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['ckpt.pt', 'metrics.jsonl']
 
 
 def test_a_kept_checkpoint_is_newer_than_the_best_one(dataset, tmp_path):

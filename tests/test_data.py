@@ -150,7 +150,7 @@ def test_a_folder_of_files(data, tmp_path, monkeypatch):
     for i, name in enumerate(names):
         (source / name).write_text(chr(ord('a') + i) * 100, encoding='utf-8')
     (source / 'picture.png').write_bytes(b'\xff' * 200)
-    done(run(data / 'prepare.py', 'texts', name='many', tokenizer='char'))
+    assert 'texts: 12 files are read; 1 are not' in done(run(data / 'prepare.py', 'texts', name='many', tokenizer='char')).out
     train, val = text_of(data / 'many', 'train'), text_of(data / 'many', 'val')
     assert set(val) - {'\n'} == {'a', 'k'} and set(train) & set(val) == {'\n'} # every tenth file, whole
     assert len(set(train + val)) == 13
@@ -427,6 +427,13 @@ def test_an_encoding_of_tiktoken_by_name(data, wide, tmp_path):
     encode, decode, n_vocab, end = get_codec(meta)
     assert encode('a<|endoftext|>') == [97, 100000] and (n_vocab, end) == (100001, 100000)
     assert decode([97, 5000, 98]) == 'ab' # 5000 is nothing
+
+
+def test_a_bpe_is_learned_from_text_without_spaces():
+    """Of which a word so long as the text would take hours."""
+    pytest.importorskip('tokenizers')
+    learned = json.loads(prepare.bpe_codec(['a' * 5000], 300)['json'])['model']['vocab']
+    assert 500 <= max(len(token) for token in learned if set(token) == {'a'}) <= 1000
 
 
 def test_a_bpe_of_ones_own_is_the_same_each_time(data, tmp_path):

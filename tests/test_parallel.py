@@ -205,7 +205,7 @@ def test_a_failure_at_the_start_of_one_process_ends_all(dataset, tmp_path):
 @pytest.mark.parametrize('way', WAYS)
 def test_a_failure_in_the_middle_of_one_process_ends_all(dataset, tmp_path, way):
     """The process that saves cannot, while the other trains on."""
-    (tmp_path / 'out' / 'ckpt.tmp').mkdir(parents=True)
+    (tmp_path / 'out' / 'ckpt.pt').mkdir(parents=True)
     code, _, err = end(start(2, **{**ARGS, 'dataset': dataset, 'out_dir': tmp_path / 'out', **WAYS[way]}))
     said, = (line for line in err.splitlines() if line.startswith('train.py: '))
     assert code == 1 and 'could not save' in said, err

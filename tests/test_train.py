@@ -1,4 +1,5 @@
 """train.py as its users see it: what it prints, writes, refuses, and that the numbers are right."""
+import json
 import os
 import pickle
 import re
@@ -236,7 +237,7 @@ def test_a_save_that_fails_leaves_the_old_file(dataset, tmp_path, monkeypatch):
         raise OSError(28, 'No space left on device')
     monkeypatch.setattr(torch, 'save', full)
     run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'init_from': 'resume'}).refused('No space left', 'untouched')
-    assert (tmp_path / 'ckpt.pt').read_bytes() == before and not (tmp_path / 'ckpt.tmp').exists()
+    assert (tmp_path / 'ckpt.pt').read_bytes() == before and not list(tmp_path.glob('*.tmp'))
 
 
 def test_block_size_comes_from_the_checkpoint(dataset, trained, tmp_path):
@@ -393,6 +394,37 @@ def test_rows_of_logits_at_a_time_change_nothing(dataset, tmp_path):
     train(dataset, tmp_path / 'some', logit_rows=10)
     for event, value in (('log', 'loss'), ('eval', 'val')):
         assert [e[value] for e in events(tmp_path / 'some', event)] == pytest.approx([e[value] for e in events(tmp_path / 'all', event)], abs=1e-5)
+
+
+def test_the_best_loss_is_of_one_dataset(dataset, tmp_path):
+    train(dataset, tmp_path, always_save_checkpoint=False)
+    other = shutil.copytree(dataset, tmp_path / 'other')
+    checkpoint = torch.load(tmp_path / 'ckpt.pt', weights_only=True)
+    torch.save(dict(checkpoint, best_val_loss=0.1), tmp_path / 'ckpt.pt')
+    for path, found in ((dataset, 6), (other, 8)):
+        train(path, tmp_path, init_from='resume', max_iters=8, always_save_checkpoint=False)
+        assert torch.load(tmp_path / 'ckpt.pt', weights_only=True)['iter_num'] == found
+        (tmp_path / 'ckpt_last.pt').unlink(missing_ok=True)
+
+
+def test_an_untied_head_stays_so(dataset, tmp_path, monkeypatch):
+    """Which users make of it by taking a line out of model.py."""
+    import model
+    init = model.GPT.__init__
+    def untied(self, config):
+        init(self, config)
+        self.lm_head.weight = torch.nn.Parameter(torch.full_like(self.lm_head.weight, 0.1))
+    monkeypatch.setattr(model.GPT, '__init__', untied)
+    train(dataset, tmp_path)
+    loss = events(tmp_path, 'eval')[-1]['val']
+    assert f"val loss {loss:.4f}" in train(dataset, tmp_path, init_from='resume', eval_only=True).out
+
+
+def test_a_log_that_cannot_be_written_costs_a_sentence(dataset, tmp_path, monkeypatch):
+    def full(event):
+        raise OSError(122, 'Disk quota exceeded')
+    monkeypatch.setattr(json, 'dumps', full)
+    run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path}).refused('Disk quota exceeded')
 
 
 def test_ids_that_are_no_text(dataset, tmp_path):

@@ -358,6 +358,11 @@ def test_what_transformers_cannot_compute_is_not_written(trained, tmp_path):
         model = ours(False, 'gelu', **more)
         with pytest.raises(ValueError, match='rotary positions and no n-grams'):
             model.save_pretrained(tmp_path / 'hf')
+    model = ours(False, 'gelu')
+    model.transformer.h[0].mlp2 = torch.nn.Linear(2, 2) # as somebody may add to model.py
+    with pytest.raises(ValueError, match=r'has no transformer\.h\.0\.mlp2\.bias, transformer'):
+        model.save_pretrained(tmp_path / 'hf')
+    model = ours(False, 'gelu', rotary=True)
     codec = {'vocab_size': 61, 'stoi': {chr(32 + i): i for i in range(61)}, 'itos': {i: chr(32 + i) for i in range(61)}}
     torch.save(dict(model=model.state_dict(), model_args=vars(model.config), codec=codec), tmp_path / 'ckpt.pt')
     run('data/pretrained.py', tmp_path / 'ckpt.pt', tmp_path / 'hf').refused('no rotary')
