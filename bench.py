@@ -1,9 +1,9 @@
 """
-Times training steps of a GPT-2, without the rest of a training run, or its generation.
+Times training steps of a GPT-2, without the rest of a training run, or its text generation.
 
-GPT-2 124M as it is:         python bench.py
-what the time goes into:     python bench.py --profile=True     (opens in TensorBoard or at ui.perfetto.dev)
-text, after half a context:  python bench.py --mode=generate
+GPT-2 124M:                  python bench.py
+where the time goes:         python bench.py --profile=True     (opens in TensorBoard or at ui.perfetto.dev)
+generation:                  python bench.py --mode=generate
 """
 import os
 import time
@@ -16,16 +16,16 @@ from data.prepare import Tokens, find_data, load_meta, on_device
 from model import GPT, GPTConfig, peak_flops
 
 # ---- settings ----------------------------------------------------------------------------------------------------------
-mode = 'train' # 'generate' times text: one row and batch_size rows
+mode = 'train' # 'generate' times generation after half a context, for one row and for batch_size rows
 batch_size = 12 # sequences in a step
 block_size = 1024 # tokens in a sequence
 n_layer = 12 # blocks
-n_head = 12 # of attention, a divisor of n_embd
+n_head = 12 # attention heads, a divisor of n_embd
 n_embd = 768 # channels
-bias = False # in Linears and LayerNorms
-real_data = True # False: made-up tokens, as where the dataset is not there
+bias = False # biases in Linears and LayerNorms
+real_data = True # False: made-up tokens, as if the dataset were not there
 dataset = 'openwebtext' # a folder under data/, or any folder
-max_seconds = 60 # a slow machine makes fewer than 10 steps of warm-up or 20 timed ones when one of them takes longer
+max_seconds = 60 # most time for the 10 warm-up steps, and for the 20 timed ones; a slow machine makes fewer
 seed = 1337 # of weights and batches
 device = 'auto' # 'cuda', 'cuda:1', 'xpu', 'mps' or 'cpu'; auto: the best there is
 dtype = 'auto' # 'float32', 'bfloat16' or 'float16'
@@ -53,7 +53,7 @@ synchronize = torch.accelerator.synchronize if device_type != 'cpu' else lambda:
 
 def seconds_of(statement, **names):
     """The least time of a statement, by torch's own timer."""
-    import torch.utils.benchmark # which without a GPU may complain of that
+    import torch.utils.benchmark # here, because without a GPU it may warn
     return min(torch.utils.benchmark.Timer(statement, globals=names, num_threads=torch.get_num_threads()).blocked_autorange(min_run_time=0.5).times)
 
 def step():
@@ -67,7 +67,7 @@ def step():
 
 # ---- timing ------------------------------------------------------------------------------------------------------------
 def timed(steps):
-    """(seconds, steps made) of at most so many steps and about max_seconds."""
+    """(seconds, steps made): at most steps steps, and about max_seconds."""
     synchronize()
     t0, n = time.perf_counter(), 0
     while n < steps and time.perf_counter() - t0 <= max_seconds:
@@ -77,7 +77,7 @@ def timed(steps):
     return time.perf_counter() - t0, n
 
 def time_generation(rows):
-    """Print what rows at once take after prompts of half a context, and what one row takes without a cache, as in nanoGPT."""
+    """Print the speed of rows at once after prompts of half a context, and of one row without a cache, as in nanoGPT."""
     half, ids = block_size // 2, windows()[:rows]
     for n in (4, max(2, min(64, half))): # the first time warms up, records a CUDA graph, and runs it
         stream = model.stream(ids[:, :half].tolist(), n, compiled=compile)
@@ -87,7 +87,7 @@ def time_generation(rows):
             synchronize()
             times.append(time.perf_counter())
     first, each = times[1] - times[0], (times[2] - times[1]) / (n - 1)
-    width = half + (half if compile else n / 2) # of the cache that a step reads, beside all weights
+    width = half + (half if compile else n / 2) # of the cache that a step reads, besides all weights
     moved = model.lm_head.weight.element_size() * (model.get_num_params() + rows * 2 * n_layer * n_embd * width)
     a = torch.zeros(2, 2 ** 26, device=device)
     speed = a.nbytes / seconds_of('a[0].copy_(a[1])', a=a)
@@ -111,6 +111,6 @@ else:
     timed(10)
     seconds, n = timed(20)
     known, a = peak_flops(device, dtype), torch.randn(1024, 1024, device=device, dtype=getattr(torch, dtype))
-    peak = known or 2 * 1024 ** 3 / seconds_of('a @ a', a=a) # the yardstick where no data sheet is known
+    peak = known or 2 * 1024 ** 3 / seconds_of('a @ a', a=a) # measured where no data sheet is known
     print(f"time per iteration: {1000 * seconds / n:.4f}ms, MFU: {100 * model.estimate_mfu(batch_size, seconds / n, peak):.2f}%")
     print(f"{batch_size * block_size * n / seconds:,.0f} tokens/s; MFU is of {'' if known else 'a 1024x1024 matmul, '}{peak / 1e12:.2f} TFLOP/s in {dtype}")

@@ -1,13 +1,13 @@
 """
 Overrides a script's settings and settles what every script must agree on about the machine.
 
-A script states its settings as plain globals and then runs this file in its own namespace. On its command line the later wins:
+A script states its settings as plain globals and then runs this file in its own namespace. On the command line, later arguments win:
     python train.py config/x.py config/y.py --batch_size=32 --learning_rate 1e-3 compile=false
-A config file is Python that sees the script's globals; of what it assigns only settings are taken over. A number is converted when nothing
-is lost (1e4 -> 10000, 1 -> 1.0), text stays as typed, --help lists all. A mistake ends the script with one line on stderr and status 1.
+A config file is Python that sees the script's globals; only the settings that it assigns are taken over. A number is converted if nothing
+is lost (1e4 -> 10000, 1 -> 1.0), text stays as typed, --help lists all settings. A mistake ends the script with one line on stderr and status 1.
 
-Beside the settings, which are now final, it leaves: refuse, which ends the script with a sentence; config, every setting with its value; given, the names
-set by hand; rank, local_rank, world_size, this process among torchrun's; device_type, 'cuda', 'xpu', 'mps' or 'cpu'; ctx, the forward passes' precision.
+Besides the settings, which are now final, it leaves: refuse, which ends the script with a sentence; config, every setting with its value; given, the names
+set by hand; rank, local_rank, world_size, this process among torchrun's; device_type, 'cuda', 'xpu', 'mps' or 'cpu'; ctx, the autocast context of forward passes.
 """
 
 def refuse(message):
@@ -16,16 +16,16 @@ def refuse(message):
     sys.exit(f"{os.path.basename(__file__)}: {' '.join(str(message).split())}")
 
 def _explain(kind, error, trace):
-    """What is printed of an error that ends the script: a sentence for what users can mend, nothing where nobody reads on, else Python's traceback."""
+    """The excepthook: prints a sentence for what users can mend, nothing if the reader of a pipe is gone, else Python's traceback."""
     import os, sys
     sentence = ' '.join(str(error).split())
     if kind.__name__ in ('OutOfMemoryError', 'MemoryError') or any(words in sentence for words in ("out of memory", "can't allocate memory")):
         s = {**globals(), **globals().get('config', {})}
         C, L, B, T, V = (s.get(k, v) for k, v in (('n_embd', 768), ('n_layer', 12), ('batch_size', 1), ('block_size', 1024), ('vocab_size', 50304)))
-        sentence = "out of memory. " + ("Take --dtype=bfloat16, a lower --num_samples or --max_new_tokens, or a smaller model" if 'num_samples' in s else
+        sentence = "out of memory. " + ("Use --dtype=bfloat16, a lower --num_samples or --max_new_tokens, or a smaller model" if 'num_samples' in s else
             f"Training this shape takes {16 * (12 * L * C * C + V * C) / 1e9:.1f} GB for weights, gradients and moments, and up to {8 * V * B * T / 1e9:.1f} GB "
-            f"for a micro-batch's logits. Lower batch_size{' and raise gradient_accumulation_steps as much' * ('eval_iters' in s)}, then block_size, or "
-            "take a smaller model")
+            f"for a micro-batch's logits. Lower batch_size{' and raise gradient_accumulation_steps by the same factor' * ('eval_iters' in s)}, then block_size, or "
+            "use a smaller model")
     elif kind is BrokenPipeError and 'eval_iters' not in globals():
         return os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     elif not issubclass(kind, (OSError, KeyboardInterrupt)) and kind.__name__ != 'UserError' and 'No space left' not in sentence:
@@ -33,7 +33,7 @@ def _explain(kind, error, trace):
     print(f"{os.path.basename(__file__)}: {sentence or 'stopped'}", file=sys.stderr)
 
 def _configure(space, argv=None):
-    """Read argv, or the command line, over the settings in space, a script's globals; return (settings, names given by hand)."""
+    """Apply argv, by default the command line, to the settings in space, a script's globals; return (settings, those given by hand)."""
     import ast, decimal, difflib, dis, os, pathlib, re, sys
     defaults = {k: v for k, v in space.items() if not k.startswith('_') and type(v) in (bool, int, float, str)}
     settings, given = dict(defaults), {}
@@ -75,7 +75,7 @@ def _configure(space, argv=None):
     def run_file(path):
         beside = os.path.join(os.path.dirname(os.path.abspath(space['__file__'])), path)
         try:
-            with open(beside if not os.path.exists(path) and os.path.exists(beside) else path, encoding='utf-8-sig') as f: # which skips some editors' mark
+            with open(beside if not os.path.exists(path) and os.path.exists(beside) else path, encoding='utf-8-sig') as f: # -sig skips a byte order mark
                 source = f.read()
         except (OSError, ValueError) as e:
             refuse(f"cannot read {path!r} ({getattr(e, 'strerror', None) or e}): name a config file in UTF-8, or a setting as --key=value")
@@ -89,8 +89,8 @@ def _configure(space, argv=None):
         except (Exception, SystemExit) as e:
             refuse(f"{path}: {type(e).__name__}: {e}")
         stored, used = ({n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, kind)} for kind in (ast.Store, ast.Load))
-        stored &= {i.argval for i in dis.get_instructions(source) if i.opname == 'STORE_NAME'} # not what a function has of its own
-        used |= {n.id for loop in nodes if isinstance(loop, ast.For) for n in ast.walk(loop.target) if isinstance(n, ast.Name)} # if only to count
+        stored &= {i.argval for i in dis.get_instructions(source) if i.opname == 'STORE_NAME'} # not a function's local names
+        used |= {n.id for loop in nodes if isinstance(loop, ast.For) for n in ast.walk(loop.target) if isinstance(n, ast.Name)} # even if only used to count
         for key, value in after.items():
             if key in defaults:
                 if key in stored or value is not before[key]:
@@ -142,33 +142,33 @@ def _settle(s, given):
     offers = [*([accelerator.type] + [f'{accelerator.type}:{i}' for i in range(torch.accelerator.device_count())] if accelerator else []), 'cpu'] # best first
     s['device'] = offers[0] if s['device'] == 'auto' else s['device']
     if s['device'] not in offers:
-        refuse(f"device {s['device']!r} is not on this machine, which offers {', '.join(offers)}; leave --device out to take the best")
+        refuse(f"device {s['device']!r} is not on this machine, which offers {', '.join(offers)}; leave --device out to use the best")
     device, device_type = s['device'], s['device'].split(':')[0]
     if world_size > 1 and device_type != 'cpu':
         device = f'{device_type}:{local_rank}'
         if s['device'] != device_type or device not in offers:
-            refuse(f"device {s['device']!r} with {len(offers) - 2} of {device_type}: torchrun gives each process one of its own, so give "
+            refuse(f"device {s['device']!r} with {len(offers) - 2} {device_type} device(s): torchrun gives each process one of its own, so use "
                    f"--device={device_type} and no more processes than devices")
     if device_type in ('cuda', 'xpu'):
         torch.accelerator.set_device_index(int(device.partition(':')[2] or 0))
 
     if device_type == 'cpu' and sys.platform == 'linux' and hasattr(libc := ctypes.CDLL(None), 'mallopt'): # glibc
-        libc.mallopt(-3, 2 ** 30), libc.mallopt(-1, 2 ** 31 - 1) # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD: the kernel would take freed blocks back and clear them at each step
+        libc.mallopt(-3, 2 ** 30), libc.mallopt(-1, 2 ** 31 - 1) # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD: keep freed memory; the kernel would clear it anew at each step
 
-    if s['dtype'] == 'auto': # bfloat16 where the device itself computes in it, emulation does not count
+    if s['dtype'] == 'auto': # bfloat16 where the device computes in it natively
         emulated = device_type == 'cuda' and not torch.cuda.is_bf16_supported(including_emulation=False)
         s['dtype'] = 'float32' if device_type not in ('cuda', 'xpu') else 'float16' if emulated else 'bfloat16'
     ctx = contextlib.nullcontext() if s['dtype'] == 'float32' else torch.autocast(device_type, getattr(torch, s['dtype']))
     if s.get('deterministic'):
-        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # without it cuBLAS may differ from run to run
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # else cuBLAS may differ from run to run
         torch.use_deterministic_algorithms(True)
     elif device_type == 'cuda':
         torch.set_float32_matmul_precision('high') # TF32
     kernels = {'bfloat16': '_is_mkldnn_bf16_supported', 'float16': '_is_mkldnn_fp16_supported'}.get(s['dtype'])
     if device_type == 'cpu' and kernels and rank == 0 and not (torch.backends.mkldnn.is_available() and getattr(torch.ops.mkldnn, kernels)()):
-        print(f"warning: no fast {s['dtype']} on this CPU; float32 can be hundreds of times faster")
+        print(f"warning: this CPU has no fast {s['dtype']}; float32 can be hundreds of times faster")
 
-    if s['compile'] == 'auto': # on CUDA, where it pays within minutes; asked for by hand it is not second-guessed
+    if s['compile'] == 'auto': # on CUDA, where it pays within minutes; a value given by hand is not second-guessed
         try: # one tiny kernel shows whether the driver, Triton and a C compiler are all there
             s['compile'] = device_type == 'cuda' and torch.compile(lambda x: x * 2 + 1)(torch.ones(2, device=device)).tolist() == [3, 3]
         except Exception as e:
@@ -179,7 +179,7 @@ def _settle(s, given):
         ways = [b for b in (torch.distributed.get_default_backend_for_device(device_type), 'gloo', 'mpi') if torch.distributed.is_backend_available(b)]
         s['backend'] = (ways or ['none'])[0] if s['backend'] == 'auto' else s['backend'] # Windows has no NCCL
         if s['backend'] not in (ways or ['none']):
-            refuse(f"backend {s['backend']!r} does not connect processes on {device_type} here, but {' or '.join(ways)}; leave --backend out to take the best")
+            refuse(f"backend {s['backend']!r} cannot connect processes on {device_type} here, but {' or '.join(ways)} can; leave --backend out to use the best")
     torch.manual_seed(s['seed'])
     if rank == 0:
         print('settings given:', ', '.join(f'{k} = {v!r}' for k, v in given.items()) or 'none')

@@ -1,5 +1,5 @@
 """
-GPT-2 in one file: the network, its weights in and out, its optimizer and its text.
+GPT-2 in one file: the network, loading and saving weights, the optimizer, and generation.
 
 Names in shapes: B batch, T time (at most block_size), C channels (n_embd), V vocabulary, nh heads, hs head size (C / nh).
 The architecture: "Language Models are Unsupervised Multitask Learners" (Radford et al., 2019); names and files: nanoGPT's.
@@ -20,10 +20,10 @@ if not hasattr(torch.optim, 'Muon'): # which came with 2.9
     raise SystemExit(f"torch {torch.__version__} is too old, 2.9 or later is needed: pip install --upgrade torch")
 
 class UserError(ValueError):
-    """What a user can mend, in a sentence; the scripts print it without a traceback."""
+    """A mistake that a user can mend, in a sentence; the scripts print it without a traceback."""
 
 # ---- the network -------------------------------------------------------------------------------------------------------
-ACTIVATIONS = {'gelu': 'none', 'gelu_tanh': 'tanh'} # to torch it is an approximation; OpenAI's weights were trained with the second
+ACTIVATIONS = {'gelu': 'none', 'gelu_tanh': 'tanh'} # to torch's approximate=; OpenAI's weights were trained with the second
 
 @dataclass
 class GPTConfig:
@@ -34,12 +34,12 @@ class GPTConfig:
     n_head: int = 12
     n_embd: int = 768
     dropout: float = 0.0
-    bias: bool = True # in Linears and LayerNorms
-    # what nanoGPT's GPT does not have is in a checkpoint only where it differs from these defaults
+    bias: bool = True # biases in Linears and LayerNorms
+    # nanoGPT's GPT lacks the following; a checkpoint holds them only where they differ from these defaults
     activation: str = 'gelu' # a key of ACTIVATIONS
-    rotary: bool = False # positions turn queries and keys (Su et al., arXiv:2104.09864), there is no wpe
-    ngrams: int = 0 # rows of a table, wng, for the last 2, 3 and 4 tokens together, added to each token's embedding
-    ngram_dropout: float = 0.0 # share of these rows left out in training
+    rotary: bool = False # rotary position embeddings (Su et al., arXiv:2104.09864) in place of wpe
+    ngrams: int = 0 # rows of wng, a hashed table of embeddings of the last 2, 3 and 4 tokens, added to each token's own
+    ngram_dropout: float = 0.0 # share of the rows looked up that is dropped in training
 
     def __post_init__(self):
         for name, kind in GPTConfig.__annotations__.items():
@@ -49,9 +49,9 @@ class GPTConfig:
         if self.n_layer * max(self.n_embd, 1000) ** 2 + (self.vocab_size + self.block_size + self.ngrams) * self.n_embd > 1e12:
             raise UserError(f"n_layer {self.n_layer}, n_embd {self.n_embd}, block_size {self.block_size} and vocab_size {self.vocab_size} "
                             "come to more parameters than fit any machine")
-        fits = [str(n) for n in range(1, self.n_embd + 1) if self.n_embd % (n + n * self.rotary) == 0] # rotary turns channels in pairs
+        fits = [str(n) for n in range(1, self.n_embd + 1) if self.n_embd % (n + n * self.rotary) == 0] # rotary rotates channels in pairs
         if str(self.n_head) not in fits:
-            raise UserError(f"n_embd {self.n_embd} cannot be shared among n_head {self.n_head} heads; n_head may be {', '.join(fits) or 'none'}")
+            raise UserError(f"n_embd {self.n_embd} cannot be divided among n_head {self.n_head} heads; n_head may be {', '.join(fits) or 'none'}")
         if self.activation not in ACTIVATIONS:
             raise UserError(f"activation {self.activation!r} is not one of {', '.join(ACTIVATIONS)}")
 
@@ -59,19 +59,19 @@ class LayerNorm(nn.LayerNorm): # torch's, with nanoGPT's two arguments
     def __init__(self, ndim, bias):
         super().__init__(ndim, bias=bias)
 
-@torch.compiler.assume_constant_result # else each kernel that turns something would compute them again
+@torch.compiler.assume_constant_result # else every kernel that rotates would recompute them
 def rotations(T, hs, device):
-    """Cosines and sines of the angles by which T places turn hs/2 planes: (2, T, 1, hs/2)."""
+    """Cosines and sines of the rotary angles of T positions in hs/2 planes: (2, T, 1, hs/2)."""
     angle = torch.arange(T, device=device)[:, None, None] * 1e4 ** (-torch.arange(0, hs, 2, device=device) / hs)
     return torch.stack((angle.cos(), angle.sin()))
 
 def turned(x, cos, sin):
-    """Queries or keys (B, T, nh, hs) with channels i and hs/2 + i turned, as a plane, by the angle of their place; cos and sin (…, T, 1, hs/2)."""
+    """Queries or keys (B, T, nh, hs), the plane of channels i and hs/2 + i rotated by the angle of the position; cos and sin (…, T, 1, hs/2)."""
     a, b = x.chunk(2, -1)
     return torch.cat((a * cos - b * sin, a * sin + b * cos), -1).type_as(x)
 
 def hashed(idx, rows):
-    """Which of so many rows the last 2, 3 and 4 tokens at each of idx (B, T) have: (B, T, 3). -1 stands for no token, as before the first."""
+    """(B, T, 3): the rows, below rows, to which the last 2, 3 and 4 tokens at each position of idx (B, T) hash. -1 in idx stands for no token."""
     T, past, key, found = idx.size(1), F.pad(idx, (3, 0), value=-1), idx, []
     for k in 1, 2, 3:
         key = (key * 1000003 + past[:, 3 - k:3 - k + T] + 1) % (2 ** 31 - 1) # nothing overflows, so all devices agree
@@ -91,8 +91,8 @@ class CausalSelfAttention(nn.Module):
         q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).unbind(2) # each (B, T, nh, hs)
         if turn:
             q, k = turned(q, *turn), turned(k, *turn)
-        q, k, v = (part.transpose(1, 2) for part in (q, k, v)) # (B, nh, T, hs); in memory still (B, T, nh, hs), and so is y
-        if mask is not None: # one token a row, each at a place of its own
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v)) # (B, nh, T, hs); in memory still (B, T, nh, hs), as is y
+        if mask is not None: # one token per row, each row at its own position
             cache[:, torch.arange(B, device=x.device), :, at] = torch.stack((k, v), 1)[:, :, :, 0]
             k, v = cache
         elif cache is not None:
@@ -125,8 +125,8 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 class ChunkedLoss(torch.autograd.Function):
-    """Mean cross-entropy of x (N, C) through weight (V, C) against targets (N), from the logits of so many rows at a time: their
-    gradient is computed at once, so that none are kept. Equal to the plain form within rounding."""
+    """Mean cross-entropy of x (N, C) through weight (V, C) against targets (N), with the logits of rows tokens at a time: their
+    gradient is computed in the forward pass, so that no logits are kept. Equal to the plain form up to rounding."""
     @staticmethod
     def forward(ctx, x, weight, targets, rows, train):
         n, loss = (targets != -1).sum(), torch.zeros((), device=x.device)
@@ -144,7 +144,7 @@ class ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        gradients, ctx.gradients = ctx.gradients, None # autograd adds to what nobody else holds, in place
+        gradients, ctx.gradients = ctx.gradients, None # drop our references, so that autograd may accumulate in place
         return *(g.mul_(gradient / ctx.n) for g in gradients), None, None, None
 
 class GPT(nn.Module):
@@ -162,7 +162,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self):
-        """N(0, 0.02) for matrices, and less by √(2·n_layer) for what adds to the residual stream, as GPT-2's paper says."""
+        """N(0, 0.02) for matrices, divided by √(2·n_layer) for those that add to the residual stream, as in GPT-2's paper; 0 for biases and wng."""
         for name, p in self.named_parameters():
             if name.endswith(('bias', 'wng.weight')):
                 p.zero_()
@@ -170,9 +170,9 @@ class GPT(nn.Module):
                 p.normal_(0.0, 0.02 / (2 * self.config.n_layer) ** 0.5 if name.endswith('c_proj.weight') else 0.02)
 
     def trunk(self, idx, cache=None, at=0):
-        """The network without its head: (B, T) ids to (B, T, C). Keys and values go into cache, a (2, B, nh, S, hs) a layer, if
-        given; with at above 0, only the last of idx is computed and attends to what is there, the others are what came before it.
-        at may be (B): each row's token has a place of its own."""
+        """The network without its head: (B, T) ids to (B, T, C). If cache is given, a (2, B, nh, S, hs) per layer, keys and values go into it.
+        With at above 0, only the last id of each row is computed, at position at, and attends to the cache; the ids before it serve n-grams
+        only. at may be a tensor (B): a position for each row."""
         c, h, T = self.config, self.transformer, 1 if torch.is_tensor(at) or at else idx.size(1)
         if torch.is_tensor(at):
             position, mask = at[:, None], torch.arange(cache[0].size(-2), device=idx.device) <= at.view(-1, 1, 1, 1) # (B, 1, 1, S)
@@ -186,15 +186,15 @@ class GPT(nn.Module):
         if c.ngrams:
             x = x + F.dropout1d(h.wng(hashed(idx, c.ngrams)[:, -T:]).flatten(0, 1), c.ngram_dropout, self.training).sum(-2).view_as(x)
         half = x.device.type != 'meta' and torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16
-        x = h.drop(x.bfloat16() if half else x) # the blocks add in what their matmuls give: half the memory to read and write
+        x = h.drop(x.bfloat16() if half else x) # a residual stream in bfloat16, as matmuls give it: half the memory to read and write
         for i, block in enumerate(h.h):
             x = block(x, cache[i] if cache else None, at, mask, turn)
         return self.transformer.ln_f(x)
 
     def forward(self, idx, targets=None, rows=None):
-        """idx, targets: (B, T) token ids; a target of -1 counts for nothing. Returns (logits, loss): with targets all logits (B, T, V) and the mean
-        cross-entropy in nats, without them only the last position's logits (B, 1, V) and None. With rows there is only the loss (a compiled
-        backward pass would be handed zeros as the logits' gradient), above 0 from so many rows at a time. Raises UserError if T exceeds block_size."""
+        """idx, targets: (B, T) token ids; a target of -1 is ignored. Returns (logits, loss): with targets all logits (B, T, V) and the mean
+        cross-entropy in nats, without them only the last position's logits (B, 1, V) and None. With rows not None only the loss is returned (a compiled
+        backward pass would be handed zeros as the logits' gradient); above 0, it is computed for that many tokens at a time. Raises UserError if T exceeds block_size."""
         if idx.size(1) > self.config.block_size:
             raise UserError(f"got {idx.size(1)} tokens, but the model reads at most {self.config.block_size} at once; crop them")
         x = self.trunk(idx)
@@ -208,7 +208,7 @@ class GPT(nn.Module):
     # ---- weights in and out --------------------------------------------------------------------------------------------
     @classmethod
     def from_state(cls, config, state):
-        """A GPT on the CPU that takes over the tensors of state, a dict by parameter name, without a copy of its own."""
+        """A GPT on the CPU that uses the tensors in state, a dict by parameter name, without copying them."""
         with torch.device('meta'):
             model = cls(config)
         state.setdefault('lm_head.weight', state.get('transformer.wte.weight'))
@@ -222,7 +222,7 @@ class GPT(nn.Module):
 
     @classmethod
     def from_checkpoint(cls, checkpoint, override_args=None):
-        """The model in a dict that load_checkpoint returned; override_args replace what model_args say, such as dropout."""
+        """The model in a dict that load_checkpoint returned; override_args, such as dropout, replace those in model_args."""
         try:
             return cls.from_state(GPTConfig(**checkpoint['model_args'] | (override_args or {})), checkpoint['model'])
         except TypeError as e:
@@ -231,7 +231,7 @@ class GPT(nn.Module):
     @classmethod
     def from_pretrained(cls, model_type, override_args=None):
         """The GPT-2 of a hub name such as 'gpt2-xl', or of a folder that transformers wrote. Only dropout may be overridden. Raises
-        UserError with what is wrong."""
+        UserError if it cannot be read."""
         from data.pretrained import read_pretrained
         if more := set(override_args or {}) - {'dropout'}:
             raise UserError(f"only dropout may be overridden, got {', '.join(sorted(more))}")
@@ -239,13 +239,13 @@ class GPT(nn.Module):
         return cls.from_state(GPTConfig(**args, **(override_args or {})), state)
 
     def save_pretrained(self, folder):
-        """Write the model for transformers' AutoModelForCausalLM. Raises UserError where its GPT-2 is another network than this."""
+        """Write the model for transformers' AutoModelForCausalLM. Raises UserError if its GPT-2 cannot compute this network."""
         from data.pretrained import write_pretrained
         write_pretrained(self, folder, 50256 if self.config.vocab_size > 50256 else None)
 
     @torch.no_grad()
     def crop_block_size(self, block_size):
-        """Forget the positions from block_size on. Raises UserError if the model never had that many."""
+        """Drop the positions from block_size on. Raises UserError if the model has fewer."""
         if not 1 <= block_size <= self.config.block_size:
             raise UserError(f"block_size {block_size} is not within these weights' 1 to {self.config.block_size}; leave --block_size out")
         self.config.block_size = block_size
@@ -254,18 +254,18 @@ class GPT(nn.Module):
 
     # ---- training ------------------------------------------------------------------------------------------------------
     def get_num_params(self, non_embedding=True):
-        """How many parameters, the tied matrix once; the tables wpe and wng, which enter no matmul, only if asked for."""
+        """The number of parameters, the tied matrix counted once; without wpe and wng, which enter no matmul, unless non_embedding is False."""
         return sum(p.numel() for name, p in self.named_parameters() if not (non_embedding and name.endswith(('wpe.weight', 'wng.weight'))))
 
     def configure_optimizers(self, weight_decay, learning_rate, betas, device_type, but=()):
-        """AdamW (arXiv:1711.05101) for all parameters but some, in two groups: matrices and embeddings decay, biases and norms do not."""
+        """AdamW (arXiv:1711.05101) for all parameters except those in but, in two groups: matrices and embeddings decay, biases and norms do not."""
         trained = [p for p in self.parameters() if p.requires_grad and not any(p is q for q in but)]
         groups = [dict(params=[p for p in trained if (p.dim() > 1) == decays], weight_decay=weight_decay * decays) for decays in (True, False)]
         return torch.optim.AdamW([g for g in groups if g['params']], lr=learning_rate, betas=betas, fused=device_type in ('cuda', 'cpu', 'xpu', 'mps'))
 
     def estimate_mfu(self, fwdbwd_per_iter, dt, peak=None):
-        """Model FLOPs utilisation: the share of peak (FLOP/s; else what peak_flops knows of this device in bfloat16, or nan) that
-        fwdbwd_per_iter sequences in dt seconds come to. A token costs 6·N + 12·layers·C·T, PaLM's appendix B (arXiv:2204.02311)."""
+        """Model FLOPs utilisation: the share of peak (FLOP/s; by default this device's in bfloat16 by peak_flops, or nan) that
+        fwdbwd_per_iter sequences in dt seconds reach. A token costs 6·N + 12·layers·C·T, PaLM's appendix B (arXiv:2204.02311)."""
         c, peak = self.config, peak or peak_flops(self.lm_head.weight.device, 'bfloat16') or float('nan')
         return (6 * self.get_num_params() + 12 * c.n_layer * c.n_embd * c.block_size) * c.block_size * fwdbwd_per_iter / dt / peak
 
@@ -273,10 +273,10 @@ class GPT(nn.Module):
     @torch.inference_mode()
     def stream(self, prompts, max_new_tokens, temperature=1.0, top_k=None, top_p=None, context_stride=1, n_vocab=None, draws=None, compiled=False):
         """Yields, max_new_tokens times, the next id of each row, (B,) on the model's device. prompts are B lists of ids; each row gets what
-        it would get alone. For the choice see pick; draws (B, max_new_tokens) default to torch's CPU generator, ids from n_vocab up are
-        never drawn. compiled makes a step one graph of static shapes, a CUDA graph where there is CUDA. Keys and values are kept until a
-        row fills block_size. Positions are absolute: from there on the window moves, by context_stride tokens at once, and is computed
-        anew. Raises UserError for an empty prompt or an impossible stride."""
+        it would get alone. pick chooses each id; draws (B, max_new_tokens) default to torch's CPU generator, ids from n_vocab up are
+        never drawn. compiled makes a step one graph of static shapes, on CUDA a CUDA graph. Keys and values are cached until a
+        row fills block_size. Positions are absolute, so from then on the window moves by context_stride tokens at once and is
+        recomputed. Raises UserError for an empty prompt or an impossible stride."""
         def choose(x, draws): # from last hidden states (B, C)
             return pick(self.lm_head(x)[:, :n_vocab].float(), draws, temperature, top_k, top_p)
         def step(recent, at, cache, draws):
@@ -286,7 +286,7 @@ class GPT(nn.Module):
             raise UserError(f"a prompt needs a token, and context_stride, {context_stride}, must be within 1 to block_size, {c.block_size}")
         draws = torch.rand(B, max_new_tokens) if draws is None else draws
         text = F.pad(nn.utils.rnn.pad_sequence([torch.tensor(p) for p in prompts], batch_first=True), (0, max_new_tokens))
-        first = (ends - c.block_size).clamp(min=0) # of each row's window; it and ends stay on the host
+        first = (ends - c.block_size).clamp(min=0) # where each row's window begins; first and ends stay on the host
         rows, draws, text, here = (x.to(weight.device) for x in (torch.arange(B), draws, text, ends))
         cache = [weight.new_zeros(2, B, c.n_head, c.block_size if compiled else min(c.block_size, text.size(1)), c.n_embd // c.n_head) for _ in range(c.n_layer)]
         if compiled:
@@ -299,7 +299,7 @@ class GPT(nn.Module):
                 first += full * context_stride
                 sizes = ends - first
                 T, even = int(sizes.max()), bool((sizes == sizes[0]).all())
-                span = first[:, None] + torch.arange(T) # a shorter row reads on into zeros, which it does not look at
+                span = first[:, None] + torch.arange(T) # shorter rows are padded with zeros, to which they do not attend
                 window = text.gather(1, span.clamp(max=text.size(1) - 1).to(weight.device))
                 at = (sizes - 1).to(weight.device)
                 recent = F.pad(window, (3, 0), value=-1)[rows[:, None], at[:, None] + torch.arange(4, device=weight.device)] # the last 4 tokens
@@ -309,17 +309,17 @@ class GPT(nn.Module):
                 token = choose(x[rows, at], draws[rows, t])
             else:
                 at, T = at + 1, T + 1
-                level = even and not compiled # then all rows are at one place, and there is no mask
+                level = even and not compiled # all rows are at the same position, so no mask is needed
                 past = cache if level or compiled else [x[..., :T, :] for x in cache]
-                token = step(recent, T - 1 if level else at, past, draws[rows, t]).clone() # a graph answers in one place
+                token = step(recent, T - 1 if level else at, past, draws[rows, t]).clone() # a CUDA graph always writes to the same memory
             text[rows, here], recent = token, torch.cat((recent[:, 1:], token[:, None]), 1)
             here, ends = here + 1, ends + 1
             yield token
 
     @torch.no_grad()
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(), **more):
-        """idx (B, T) with max_new_tokens more ids a row, or as many as it takes until all rows had one of the ids in stop, which a
-        row then repeats. For the rest, and to see them as they come, see stream."""
+        """idx (B, T) with max_new_tokens more ids per row, or fewer once every row has had one of the ids in stop, which a row that is done
+        repeats. For the other arguments, and to get ids one by one, see stream."""
         ids, over, stop = [idx], torch.zeros_like(idx[:, :1], dtype=torch.bool), torch.tensor(stop, device=idx.device)
         for token in self.stream(idx.tolist(), max_new_tokens, temperature, top_k, top_p, **more):
             ids.append(torch.where(over, ids[-1][:, -1:], token[:, None]))
@@ -329,14 +329,14 @@ class GPT(nn.Module):
         return torch.cat(ids, 1)
 
 class Float32Stays(torch.overrides.TorchFunctionMode):
-    """Where functions of torch ask for bfloat16, in either of the ways that its releases do, they get a copy as it is."""
+    """Within it, torch's conversions to bfloat16, in either of the forms that its releases use, return a copy in the precision it had."""
     def __torch_function__(self, func, types, args=(), kwargs=None):
         return args[0].clone() if func is torch.Tensor.bfloat16 or (kwargs or {}).get('dtype') is torch.bfloat16 else func(*args, **(kwargs or {}))
 
 class Muon(torch.optim.Muon):
-    """torch's, for the matrices of model's blocks. What it knows are views of them, three of each c_attn, because queries, keys and values are
-    orthogonalised apart; take_gradients before each step. lr is that of Jordan et al. (kellerjordan.github.io/posts/muon). bfloat16, which many
-    CPUs and older GPUs have no instructions for, only with half."""
+    """torch's Muon, for the matrices of model's blocks. Its parameters are views of them, three of each c_attn, because queries, keys and values
+    are orthogonalised separately; call take_gradients before each step. lr is that of Jordan et al. (kellerjordan.github.io/posts/muon). It computes
+    in bfloat16, for which many CPUs and older GPUs have no instructions, only if half is True."""
     def __init__(self, model, lr, weight_decay, half=False):
         self.precision = nullcontext() if half else Float32Stays()
         self.parts = {p: [nn.Parameter(part) for part in p.detach().chunk(3 if 'c_attn' in name else 1)]
@@ -353,11 +353,11 @@ class Muon(torch.optim.Muon):
             return super().step(closure)
 
 def pick(logits, draws, temperature, top_k=None, top_p=None):
-    """One id a row, (B,), from logits (B, V), where the row's number in draws, (B,) in [0, 1), falls among the probabilities of
-    the top_k likeliest ids, of those the likeliest that come to top_p; 0 or None is off. temperature 0 takes the likeliest."""
+    """One id per row, (B,), from logits (B, V): that at which the row's number in draws, (B,) in [0, 1), falls in the cumulative probabilities
+    of the top_k likeliest ids, cut where they reach top_p; 0 or None turns either off. temperature 0 takes the likeliest."""
     if temperature < 1e-6: # below that the division would overflow
         return logits.argmax(-1)
-    V, ids = logits.size(-1), None # in their own order, which needs no sorting, if all may be drawn
+    V, ids = logits.size(-1), None # without limits, in the vocabulary's order, which needs no sorting
     if top_p or 0 < (top_k or 0) < V:
         logits, ids = logits.topk(min(top_k or V, V))
     mass = F.softmax(logits / temperature, -1).cumsum(-1)
@@ -366,13 +366,13 @@ def pick(logits, draws, temperature, top_k=None, top_p=None):
     choice = torch.searchsorted(mass, draws[:, None] * limit, right=True).clamp(max=end)
     return (choice if ids is None else ids.gather(1, choice))[:, 0]
 
-# Dense TFLOP/s in bfloat16 or float16 with float32 sums, by a part of the device's name, from NVIDIA's data sheets; the first match
-# counts. In float32 it is half of that through TF32, an eighth where there is none.
+# Dense TFLOP/s in bfloat16 or float16 with float32 accumulation, by a part of the device's name, from NVIDIA's data sheets; the first
+# match counts. float32 reaches half of that with TF32, an eighth on devices without it.
 PEAKS = {'B200': 2250, 'GB200': 2250, 'H200': 989, 'GH200': 989, 'H100 PCIe': 756, 'H100 NVL': 835, 'H100': 989, 'A100': 312, 'A800': 312, 'L40S': 362, 'L40': 181, 'L4': 121,
          'A10G': 70, 'A10': 125, 'RTX A6000': 155, 'RTX 6000 Ada': 364, 'RTX 5090': 209, 'RTX 4090': 165, 'RTX 4080': 97, 'RTX 3090': 71, 'RTX 3080': 59, 'V100': 125, 'T4': 65}
 
 def peak_flops(device, dtype):
-    """The peak of a CUDA device in FLOP/s for 'bfloat16', 'float16' or 'float32'; None where it is not known."""
+    """The peak of a CUDA device in FLOP/s for 'bfloat16', 'float16' or 'float32'; None if it is not known."""
     name = torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda' else ''
     part = next((part for part in PEAKS if re.search(rf'\b{part}\b', name) and 'Laptop' not in name), None)
     return part and 1e12 * PEAKS[part] / (1 if dtype != 'float32' else 8 if part in ('V100', 'T4') else 2)
@@ -384,7 +384,7 @@ def load_checkpoint(path):
     kinds = dict(model=dict, model_args=dict, config=dict, optimizer=(dict, type(None)), codec=(dict, type(None)), progress=dict, scaler=dict, muon=dict, wandb_id=(str, type(None)),
                  iter_num=int, best_val_loss=(int, float, torch.Tensor)) # nanoGPT's is a tensor
     try:
-        with warnings.catch_warnings(record=True): # torch's about foreign files would stand beside the error
+        with warnings.catch_warnings(record=True): # torch's warnings about foreign files would add lines to the error
             checkpoint = {'config': {}, 'iter_num': 0, 'best_val_loss': 1e9, **torch.load(path, map_location='cpu', weights_only=True)}
         wrong = [f"{k} is {f'of type {type(checkpoint[k]).__name__}' if k in checkpoint else 'missing'}" for k in kinds
                  if (k in checkpoint or k.startswith('model')) and not isinstance(checkpoint.get(k), kinds[k])]
@@ -408,10 +408,10 @@ def load_checkpoint(path):
 
 def newest_checkpoint(out_dir):
     """(path, checkpoint, problem): the newest checkpoint in out_dir that is whole, or None, None; problem says in a sentence
-    which newer file is not, or that there is none at all. Raises UserError if there are files and none is whole."""
+    which newer file is damaged, or that there is none at all. Raises UserError if there are files but none is whole."""
     problem, kept = None, sorted(glob.glob(os.path.join(glob.escape(out_dir), 'ckpt_[0-9]*.pt')), key=lambda p: (os.path.getmtime(p), p), reverse=True)
     last, ckpt, best = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('_last', '', '_best'))
-    for path in filter(os.path.exists, [last, *kept, ckpt, best] if os.path.exists(last) else [ckpt, *kept, best]): # last is so only while newest
+    for path in filter(os.path.exists, [last, *kept, ckpt, best] if os.path.exists(last) else [ckpt, *kept, best]): # ckpt_last.pt exists only while it is the newest
         try:
             return path, load_checkpoint(path), problem
         except UserError as e:
@@ -421,9 +421,9 @@ def newest_checkpoint(out_dir):
     return None, None, f"there is no checkpoint in {out_dir!r} to resume from; give the --out_dir of a run, or --init_from=auto to start one"
 
 def save_checkpoint(state, paths, keep=1):
-    """Put state under each path in one step: whoever looks finds the old file or the new one, whole, after any crash. With
-    keep above 1 only the newest so many ckpt_ITERATION.pt stay. Raises OSError or RuntimeError; the old files are then untouched."""
-    part = os.path.join(folder := os.path.dirname(paths[0]), f'ckpt.{os.getpid()}.tmp') # another process may be writing, by mistake
+    """Write state to each path atomically: after any crash either the old file or the new one is there, whole. With keep above 1
+    only the newest keep of the ckpt_ITERATION.pt stay. Raises OSError or RuntimeError; the old files are then untouched."""
+    part = os.path.join(folder := os.path.dirname(paths[0]), f'ckpt.{os.getpid()}.tmp') # its own name, should another process write here by mistake
     state['model'].setdefault('lm_head.weight', state['model']['transformer.wte.weight']) # one matrix in the file too
     try:
         for path in paths:
@@ -432,13 +432,13 @@ def save_checkpoint(state, paths, keep=1):
                 f.flush()
                 os.fsync(f.fileno())
             os.replace(part, path)
-    finally: # nothing is left of one that failed
+    finally: # a failed write leaves nothing behind
         if os.path.exists(part):
             os.remove(part)
     if os.name == 'posix':
-        with suppress(OSError): # not every disk can
-            os.fsync(fd := os.open(folder or '.', os.O_RDONLY)) # the renaming itself
+        with suppress(OSError): # not every file system can
+            os.fsync(fd := os.open(folder or '.', os.O_RDONLY)) # makes the renaming last
         os.close(fd)
     parts, kept, last = (sorted(glob.glob(os.path.join(glob.escape(folder), name)), key=lambda p: (os.path.getmtime(p), p)) for name in ('ckpt.*.tmp', 'ckpt_[0-9]*.pt', 'ckpt_last.pt'))
-    for path in {*parts, *(kept[:-keep] if keep > 1 else []), *(last if any(p.endswith('ckpt.pt') for p in paths) else [])} - {*paths}: # old by a clock that went back
+    for path in {*parts, *(kept[:-keep] if keep > 1 else []), *(last if any(p.endswith('ckpt.pt') for p in paths) else [])} - {*paths}: # which seem old if the clock went back
         os.remove(path)

@@ -1,9 +1,9 @@
 """
 Draws text from a trained model.
 
-what train.py saved:       python sample.py --out_dir=out-python-char
+a checkpoint of train.py:  python sample.py --out_dir=out-python-char
 OpenAI's weights:          python sample.py --init_from=gpt2-xl --start="What is the answer to life?" --num_samples=5
-prompts from a file:       python sample.py --start=FILE:prompt.txt        (LINES:prompts.txt: one a line)
+prompts from a file:       python sample.py --start=FILE:prompt.txt        (LINES:prompts.txt: one per line)
 """
 import os
 import sys
@@ -25,12 +25,12 @@ num_samples = 10 # of each prompt
 max_new_tokens = 500 # of each sample
 temperature = 0.8 # below 1.0 the likely gets likelier; 0 always takes the likeliest token
 top_k = 200 # draw from the k likeliest tokens only; 0 or None: from all
-top_p = 0.0 # draw from the likeliest tokens that come to this probability only; 0 or None: from all
+top_p = 0.0 # draw only from the likeliest tokens that together reach this probability; 0 or None: from all
 stop = '' # a sample ends before this text, and before <|endoftext|>
-context_stride = 1 # tokens by which the window moves when it is full; 1 is exact, half of block_size many times faster
-seed = 1337 # sample i of it is the same however many there are
+context_stride = 1 # tokens by which a full window moves at once; 1 keeps all context, half of block_size is many times faster
+seed = 1337 # sample i of a seed is the same however many there are
 device = 'auto' # 'cuda', 'cuda:1', 'xpu', 'mps' or 'cpu'; auto: the best there is
-dtype = 'auto' # 'float32', 'bfloat16' or 'float16', of weights and cache too
+dtype = 'auto' # 'float32', 'bfloat16' or 'float16'; also of weights and cache
 compile = False # True compiles the step from one token to the next, which takes a while
 exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py'), encoding='utf-8').read())
 
@@ -46,9 +46,9 @@ else:
     from data.pretrained import read_codec
     model, codec, place = GPT.from_pretrained(init_from, dict(dropout=0.0)), read_codec(init_from), os.path.join(init_from, 'tokenizer.json')
 c = model.config
-V = codec.get('vocab_size') if codec else 50257 # without a codec it is GPT-2's; from elsewhere a model may have more, padded
+V = codec.get('vocab_size') if codec else 50257 # no codec means GPT-2's BPE; a model from elsewhere may be padded beyond it
 if V != c.vocab_size if codec and init_from == 'resume' else V > c.vocab_size:
-    refuse(f"the model has a vocabulary of {c.vocab_size}; {place}, which should say what it is, " + (f"is of other data, with one of {V}" if codec else "is missing"))
+    refuse(f"the model has a vocabulary of {c.vocab_size}; {place}, which should define it, " + (f"is of other data, with one of {V}" if codec else "is missing"))
 encode, decode, n_vocab, end_of_text = get_codec(codec)
 prompts = [encode(text) for text in read_prompts(start) for _ in range(num_samples)]
 if not prompts or not all(prompts):
@@ -58,8 +58,8 @@ model.to(device, getattr(torch, dtype)).eval()
 
 # ---- samples -----------------------------------------------------------------------------------------------------------
 width = c.block_size if compile else min(c.block_size, max(map(len, prompts)) + max_new_tokens)
-each = width * c.n_embd * model.lm_head.weight.element_size() * (2 * c.n_layer + 16) + 16 * c.vocab_size # bytes of a row: cache, prompt, choice
-size = max(1, int((torch.cuda.mem_get_info(device)[0] / 2 if device_type == 'cuda' else 4e9) / each)) # samples at once
+each = width * c.n_embd * model.lm_head.weight.element_size() * (2 * c.n_layer + 16) + 16 * c.vocab_size # bytes per row: cache, prompt, choice of a token
+size = max(1, int((torch.cuda.mem_get_info(device)[0] / 2 if device_type == 'cuda' else 4e9) / each)) # samples in a batch
 made, t0 = 0, time.perf_counter()
 for begin in range(0, len(prompts), size):
     batch = prompts[begin:begin + size]
@@ -67,9 +67,9 @@ for begin in range(0, len(prompts), size):
     own = [np.random.default_rng((seed, (begin + i) % num_samples)) for i in range(len(batch))] # so no sample depends on another
     draws = torch.from_numpy(np.stack([rng.random(max_new_tokens, np.float32) for rng in own]))
     steps = model.stream(batch, max_new_tokens, temperature, top_k, top_p, context_stride, n_vocab, draws, compile)
-    with tqdm(total=max_new_tokens, unit='token', leave=False, disable=True if sys.stdout.isatty() else None) as bar: # the first one's text shows it too
+    with tqdm(total=max_new_tokens, unit='token', leave=False, disable=True if sys.stdout.isatty() else None) as bar: # on a terminal the first sample's text shows progress
         while not all(s.over for s in samples):
-            some = list(islice(steps, 1 if len(batch) == 1 else 16)) # looking at them makes a GPU wait
+            some = list(islice(steps, 1 if len(batch) == 1 else 16)) # reading ids makes a GPU wait
             for sample, ids in zip(samples, torch.stack(some, 1).tolist(), strict=True):
                 sample.add(ids)
             bar.update(len(some))

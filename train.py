@@ -2,7 +2,7 @@
 Trains, finetunes or evaluates a GPT.
 
 one process, on whatever the machine has:   python train.py config/train_python_char.py
-some settings changed, from where it was:   python train.py config/train_python_char.py --eval_interval=50 --init_from=resume
+resumed, with a setting changed:            python train.py config/train_python_char.py --eval_interval=50 --init_from=resume
 eight GPUs of one machine:                  torchrun --standalone --nproc_per_node=8 train.py config/train_gpt2.py
 """
 import json
@@ -29,53 +29,53 @@ from model import GPT, GPTConfig, Muon, newest_checkpoint, peak_flops, save_chec
 out_dir = 'out' # where checkpoints and metrics.jsonl go
 eval_interval = 2000 # iterations between evaluations; the last state is always evaluated
 log_interval = 1 # iterations between log lines
-eval_iters = 200 # batches of an evaluation, from each split; no more than it takes to see the split once
-sample_tokens = 0 # of a text that is drawn, shown and recorded after each evaluation; 0: none
-eval_only = False # evaluate once, write nothing
+eval_iters = 200 # batches per evaluation and split; at most as many as see the split once
+sample_tokens = 0 # length of a sample that is drawn, printed and recorded after each evaluation; 0: none
+eval_only = False # evaluate once, train nothing, write nothing
 always_save_checkpoint = True # False: ckpt.pt is only replaced when the val loss improves
-save_interval = 0 # iterations between saves besides those after evaluations, 0: none
-save_minutes = 0.0 # the same by the clock
-keep_checkpoints = 1 # above 1, the last so many stay as ckpt_ITERATION.pt, beside ckpt.pt
+save_interval = 0 # iterations between further saves, besides those after evaluations; 0: none
+save_minutes = 0.0 # the same in minutes
+keep_checkpoints = 1 # above 1: besides ckpt.pt, keep this many of the latest saves, as ckpt_ITERATION.pt
 save_best = False # also keep the state with the lowest val loss, as ckpt_best.pt
 init_from = 'scratch' # 'resume', 'auto' (resume if out_dir has a checkpoint, else scratch), a GPT-2 on the hub such as 'gpt2-xl', or a folder with one
 wandb_log = False # metrics.jsonl is written in any case
-wandb_project = 'owt' # where wandb files the run
-wandb_run_name = 'gpt2' # what it calls it
+wandb_project = 'owt' # the project that the run belongs to
+wandb_run_name = 'gpt2' # the run's name in it
 dataset = 'openwebtext' # a folder under data/, or any folder
 gradient_accumulation_steps = 40 # micro-batches an iteration, shared by all processes
-total_batch_tokens = 0 # above 0, sets gradient_accumulation_steps to what comes nearest to so many tokens an iteration
+total_batch_tokens = 0 # above 0: sets gradient_accumulation_steps so that an iteration has about this many tokens
 batch_size = 12 # sequences in a micro-batch
 block_size = 1024 # tokens in a sequence
 n_layer = 12 # blocks
-n_head = 12 # of attention, a divisor of n_embd
+n_head = 12 # attention heads, a divisor of n_embd
 n_embd = 768 # channels
 dropout = 0.0 # 0 for pretraining; 0.1 and up where the data is seen many times
-bias = False # in Linears and LayerNorms; GPT-2 has them, without is a little better and faster
-activation_checkpointing = False # keep each block's input only, compute the rest again in the backward pass: less memory, a third more time
-logit_rows = 0 # of logits held at once for the loss, which saves memory; 0: those of 32 MB on a CPU, all elsewhere
-rotary = False # positions by turning queries and keys: better, but neither nanoGPT nor transformers' GPT-2 reads it
-ngrams = 0 # rows of a table for the last 2, 3 and 4 tokens together, which gives small models a head start; the same holds for it
-ngram_dropout = 0.0 # share of these rows left out in training, where the data is seen many times
+bias = False # biases in Linears and LayerNorms; GPT-2 has them, a model without is a little better and faster
+activation_checkpointing = False # keep only each block's input, recompute the rest in the backward pass: less memory, a third more time
+logit_rows = 0 # tokens whose logits the loss holds at once, fewer for less memory; 0: 32 MB of logits on a CPU, all elsewhere
+rotary = False # rotary position embeddings: better, but neither nanoGPT nor transformers' GPT-2 can read the checkpoint
+ngrams = 0 # rows of a hashed table of embeddings of the last 2, 3 and 4 tokens, a head start for small models; read only here, like rotary
+ngram_dropout = 0.0 # share of the rows looked up that is dropped in training, for data that is seen many times
 optimizer = 'adamw' # 'muon': torch's Muon for the blocks' matrices, AdamW for the rest
-learning_rate = 6e-4 # of AdamW, the largest
-muon_lr = 0.02 # of Muon, the largest; it rises and falls as the other does
+learning_rate = 6e-4 # AdamW's, at its peak
+muon_lr = 0.02 # Muon's, at its peak; it follows the same schedule
 max_iters = 600000 # updates in all
 weight_decay = 0.1 # of matrices and embeddings
-beta1 = 0.9 # AdamW's memory of gradients
-beta2 = 0.95 # and of their squares; nearer to 1 where an iteration has few tokens
+beta1 = 0.9 # decay of AdamW's average of gradients
+beta2 = 0.95 # decay of its average of squared gradients; nearer to 1 where an iteration has few tokens
 grad_clip = 1.0 # largest gradient norm, 0.0 turns clipping off
-decay_lr = True # False: constant
+decay_lr = True # False: a constant learning rate, without warm-up
 lr_schedule = 'cosine' # 'wsd': level, then a straight line down
-cooldown = 0.7 # with wsd, the share of the iterations after warm-up that go down
-warmup_iters = 2000 # in which the rate rises
-lr_decay_iters = 600000 # where it arrives at min_lr; usually max_iters
-min_lr = 6e-5 # usually a tenth of learning_rate
+cooldown = 0.7 # with wsd, the share of the iterations after warm-up in which the rate falls
+warmup_iters = 2000 # iterations in which the rate rises
+lr_decay_iters = 600000 # iteration at which the rate reaches min_lr; usually max_iters
+min_lr = 6e-5 # where the rate ends; usually a tenth of learning_rate
 max_bad_steps = 10 # updates in a row with a loss or gradient that is not finite before the run stops
 seed = 1337 # of initial weights, data order and dropout
-deterministic = False # True: the same bits each time on CUDA and compiled too, by slower kernels and no TF32
-fsdp = False # share weights, gradients and moments out among the processes (FSDP2), for models that one GPU cannot hold
-bf16_gradients = False # processes send each other gradients in bfloat16, half the bytes, for slow networks
-backend = 'auto' # between processes: 'nccl' on CUDA, else 'gloo'
+deterministic = False # True: bit-identical runs on CUDA, and when compiled, too; slower kernels, no TF32
+fsdp = False # shard weights, gradients and moments across the processes (FSDP2), for models that one GPU cannot hold
+bf16_gradients = False # send gradients between processes in bfloat16, half the bytes, for slow networks
+backend = 'auto' # what connects processes: 'nccl' on CUDA, else 'gloo'
 device = 'auto' # 'cuda', 'cuda:1', 'xpu', 'mps' or 'cpu'
 dtype = 'auto' # 'bfloat16', 'float16' (with loss scaling) or 'float32'
 compile = 'auto' # True or False; auto: on CUDA, if it works there
@@ -84,15 +84,15 @@ exec(open(os.path.join(_here, 'configurator.py'), encoding='utf-8').read())
 
 # ---- checks: all that can be known before anything is built --------------------------------------------------------------
 if not total_batch_tokens and gradient_accumulation_steps % world_size:
-    refuse(f"gradient_accumulation_steps {gradient_accumulation_steps} cannot be shared among {world_size} processes; "
-           f"a multiple of {world_size} can, such as {-(-gradient_accumulation_steps // world_size) * world_size}")
+    refuse(f"gradient_accumulation_steps {gradient_accumulation_steps} cannot be divided among {world_size} processes; "
+           f"give a multiple of {world_size}, such as {-(-gradient_accumulation_steps // world_size) * world_size}")
 if dtype == 'float16' and (device_type != 'cuda' or fsdp):
-    refuse(f"float16 is trained with loss scaling, which needs CUDA and no fsdp; on {device_type} use bfloat16 or float32")
+    refuse(f"training in float16 needs loss scaling, which works on CUDA only and without fsdp; on {device_type} use bfloat16 or float32")
 if fsdp and (world_size == 1 or sample_tokens or optimizer == 'muon' and n_embd % world_size):
-    refuse(f"fsdp shares the model among the processes of torchrun, here {world_size}; it takes two or more, a divisor of n_embd {n_embd} for Muon, and no sample_tokens")
+    refuse(f"fsdp shards the model across torchrun's processes, here {world_size}; it needs two or more, with Muon a divisor of n_embd {n_embd}, and sample_tokens=0")
 master_process = rank == 0
 def notice(text):
-    """Print, on rank 0. Who reads may be gone, and the run goes on: Ctrl-C ends a `| tee` as well."""
+    """Print, on rank 0. The run goes on even if nobody reads any more: Ctrl-C also ends a `| tee`."""
     try:
         master_process and tqdm.write(text) # progress bars step aside
     except OSError: # on Windows it is no BrokenPipeError
@@ -101,27 +101,27 @@ def notice(text):
 # ---- data and checkpoint: a batch is a function of seed, split, iteration and micro-batch, whatever else happens -------------
 if not (data_dir := find_data(dataset)):
     there = ', '.join(sorted(p.parent.name for p in Path(_here, 'data').glob('*/prepare.py')))
-    refuse(f"there is no dataset {dataset!r}, neither here nor beside train.py; there is {there}, or a folder of your own")
+    refuse(f"there is no dataset {dataset!r}, neither here nor beside train.py; choose {there}, or a folder of your own")
 meta = load_meta(os.path.join(data_dir, 'meta.pkl'))
 ckpt_path, last_path, best_path = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('', '_last', '_best'))
 checkpoint = None
 if init_from in ('resume', 'auto'):
     saved_path, checkpoint, problem = newest_checkpoint(out_dir)
     if problem and init_from == 'resume':
-        refuse(problem + (f"; {saved_path} is good, and --init_from=auto goes on from it" if checkpoint else ''))
+        refuse(problem + (f"; {saved_path} is good, and --init_from=auto resumes from it" if checkpoint else ''))
     if problem and checkpoint:
         notice(f"{problem}; going on from {saved_path}")
     init_from = 'resume' if checkpoint else 'scratch'
 block_size = checkpoint['model_args']['block_size'] if checkpoint and 'block_size' not in given else block_size
 vocab_size = checkpoint['model_args']['vocab_size'] if checkpoint else meta['vocab_size'] if meta else 50304
 if meta and init_from.startswith('gpt2') and not os.path.isdir(init_from) or checkpoint and checkpoint.get('codec', meta) != meta:
-    refuse(f"the weights were trained on other tokens than dataset {dataset!r} has; choose theirs, or for OpenAI's weights one in GPT-2's BPE")
+    refuse(f"the weights were trained on other tokens than those of dataset {dataset!r}; choose the dataset they had, or for OpenAI's weights one in GPT-2's BPE")
 decode, n_vocab = get_codec(meta)[1:3] if sample_tokens else (None, None)
 open_data = lambda T: {split: Tokens(data_dir, split, meta, vocab_size, T) for split in ('train', 'val')}
-data = open_data(block_size if init_from in ('scratch', 'resume') else 1) # weights from elsewhere have one of their own
+data = open_data(block_size if init_from in ('scratch', 'resume') else 1) # weights from elsewhere bring their own block_size
 
 def train_batch(iteration, micro_batch):
-    """Random numbers of its own make it; micro_batch counts over all processes, so their number does not change the data."""
+    """Windows drawn by a generator of their own; micro_batch counts over all processes, so their number does not change the data."""
     rng = np.random.default_rng((seed, 0, iteration, micro_batch))
     return data['train'].windows(rng.integers(len(data['train']) - block_size, size=batch_size))
 
@@ -156,9 +156,9 @@ for k in [k for k in shape if k in given and getattr(model.config, k) != config[
     notice(f"the weights decide: {k} is {getattr(model.config, k)}, not {config[k]}")
 config.update({k: getattr(model.config, k) for k in shape}) # what runs
 wandb_id = (checkpoint or {}).get('wandb_id')
-progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_steps=0) | (checkpoint or {}).get('progress', {}) # what comes asks
+progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_steps=0) | (checkpoint or {}).get('progress', {}) # what the code below reads
 if checkpoint and not eval_only and (iter_num > max_iters or iter_num == max_iters == progress['evaluated_at']):
-    notice(f"nothing to do: {saved_path} has made {iter_num} of max_iters {max_iters} iterations; a larger --max_iters goes on")
+    notice(f"nothing to do: {saved_path} has made {iter_num} of max_iters {max_iters} iterations; raise --max_iters to train on")
     sys.exit(0)
 rows = logit_rows or (2 ** 23 // vocab_size if device_type == 'cpu' else 0)
 rows = rows if rows < batch_size * block_size else 0 # all at once
@@ -172,10 +172,10 @@ model_args = {k: v for k, v in vars(model.config).items() if k != 'activation' a
 # ---- processes, precision, optimizer -------------------------------------------------------------------------------------
 if world_size > 1:
     attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '') if os.environ.get('LOCAL_WORLD_SIZE') == str(world_size) else '' # machines may differ in it
-    store = torch.distributed.PrefixStore(attempt, next(torch.distributed.rendezvous('env://'))[0]) # torchrun's still has the addresses of the dead
+    store = torch.distributed.PrefixStore(attempt, next(torch.distributed.rendezvous('env://'))[0]) # torchrun's store still has the addresses of dead processes
     torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, device_id=torch.device(device) if device_type == 'cuda' else None)
 host_group = world_size > 1 and torch.distributed.new_group(backend='gloo') # for what the processes agree on without the device
-stop_signal = 0 # of the signal that asked the run to end, which it does after the iteration at hand and a save
+stop_signal = 0 # number of the signal that asked the run to end, which it does after the current iteration and a save
 def ask_to_stop(number, frame):
     global stop_signal
     if stop_signal and number == signal.SIGINT:
@@ -184,7 +184,7 @@ def ask_to_stop(number, frame):
 for name in {'SIGINT', 'SIGTERM', 'SIGUSR1'} & set(dir(signal)): # the last is what Slurm can be told to send before its time limit
     signal.signal(getattr(signal, name), ask_to_stop)
 
-model.to('cpu' if fsdp else device) # fully_shard moves a block at a time
+model.to('cpu' if fsdp else device) # fully_shard moves one block at a time to the device
 for block in model.transformer.h if activation_checkpointing else ():
     block.forward = lambda *x, forward=block.forward: torch.utils.checkpoint.checkpoint(forward, *x, use_reentrant=False)
 if fsdp: # blocks are gathered in the precision of their matmuls, as autocast has them; Muon wants whole columns
@@ -207,28 +207,28 @@ if init_from == 'resume' and not eval_only and checkpoint.get('optimizer'):
             for i, moments in kept['state'].items():
                 for k in ('momentum_buffer',) if o in muon else ('exp_avg', 'exp_avg_sq'):
                     moments[k] = moments[k][:len(params[i])].reshape(params[i].shape).clone() # positions may have been cropped
-                    if fsdp: # one at a time is whole on the device
+                    if fsdp: # so that only one at a time is whole on the device
                         moments[k] = distribute_tensor(moments[k], params[i].device_mesh, params[i].placements)
-                moments.get('step', torch.zeros(())).item() # it is a number
+                moments.get('step', torch.zeros(())).item() # fails if it is no number
             o.load_state_dict(kept)
         if scaler.is_enabled() and 'scaler' in checkpoint:
             scaler.load_state_dict(checkpoint['scaler'])
     except Exception as e: # what a foreign state raises is anyone's guess
         refuse(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {e}); give the --optimizer that made it, or --init_from=scratch")
-checkpoint = kept = None # which would stay in host memory
+checkpoint = kept = None # free host memory
 for module in (model.transformer.h if fsdp else [model]) if compile else ():
-    module.compile(dynamic=False, options=dict(cpp_wrapper=device_type == 'cpu')) # in place: the names of parameters stay
+    module.compile(dynamic=False, options=dict(cpp_wrapper=device_type == 'cpu')) # in place, so that parameters keep their names
 ddp = world_size > 1 and not fsdp
 # what trains; model itself is what is saved, counted and evaluated
 wrapped = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=micro_steps == 1) if ddp else model
-if ddp and bf16_gradients: # in a function of ours, since torch refuses its own by name on CPUs
+if ddp and bf16_gradients: # wrapped in a function, since on CPUs torch refuses its own hook by name
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
     wrapped.register_comm_hook(None, lambda state, bucket: bf16_compress_hook(state, bucket))
-for _ in range(2 * (ddp and not eval_only)): # passes after which its buckets are final: a run that goes on has to sum in the same ones
+for _ in range(2 * (ddp and not eval_only)): # after two passes DDP's buckets are final; a resumed run has to sum in the same ones
     with ctx:
         wrapped(*on_device(train_batch(0, 0), device), rows)[1].backward()
     model.zero_grad(set_to_none=False)
-whole = lambda x: getattr(x, 'full_tensor', lambda: x)() # with the parts that the other processes have, if it is shared out
+whole = lambda x: getattr(x, 'full_tensor', lambda: x)() # with the other processes' parts, if it is sharded
 
 def over_all(x, kind='SUM', group=None):
     """The sum, or the 'MAX', of a tensor over all processes, in place."""
@@ -238,7 +238,7 @@ def over_all(x, kind='SUM', group=None):
 
 # ---- schedule, evaluation, saving ----------------------------------------------------------------------------------------
 def get_lr(it):
-    """The learning rate of update it: linear warm-up, then from learning_rate to min_lr by half a cosine, or level and a line."""
+    """The learning rate of update it: linear warm-up, then down to min_lr by half a cosine, or (wsd) level and then a straight line."""
     if not decay_lr:
         return learning_rate
     if it < warmup_iters:
@@ -249,7 +249,7 @@ def get_lr(it):
 
 @torch.no_grad()
 def estimate_loss():
-    """Mean loss of each split over windows that are the same at every call, evenly spread, shared by all processes; a sample, if asked for."""
+    """Mean loss of each split over evenly spread windows, the same at every call, divided among all processes; a sample, if asked for."""
     losses = {}
     model.eval()
     for split in ('train', 'val'):
@@ -257,12 +257,12 @@ def estimate_loss():
         n = min(eval_iters, math.ceil((last + 1) / (block_size * batch_size)))
         windows = np.linspace(0, last, n * batch_size).astype(np.int64).reshape(n, batch_size)
         total = torch.zeros((), device=device)
-        share = range(rank, n + -n % world_size, world_size) # as many for each process, since fsdp gathers at each
+        share = range(rank, n + -n % world_size, world_size) # equally many for each process, since fsdp gathers at each
         for i in tqdm(share, f'evaluating {split}', leave=False, disable=None if master_process else True):
             with ctx:
                 total += model(*on_device(data[split].windows(windows[i % n]), device), rows)[1] * (i < n)
         losses[split] = over_all(total).item() / n
-    if sample_tokens and master_process: # after the first token of val.bin
+    if sample_tokens and master_process: # prompted by the first token of val.bin
         ids = model.generate(torch.tensor([[int(data['val'].ids()[0])]], device=device), sample_tokens, 0.8, 200, n_vocab=n_vocab)
         losses['sample'] = decode(ids[0].tolist())
     model.train()
@@ -273,7 +273,7 @@ def save(improved):
     """Copy the state after iter_num updates and have it written while training goes on; one write at a time."""
     global writing, saved_at
     if not torch.stack([whole(p.isfinite().all()) for p in model.parameters()]).all():
-        refuse(f"weights are no longer finite at iteration {iter_num}; nothing was saved, what was saved before is as it was")
+        refuse(f"weights are no longer finite at iteration {iter_num}; nothing was saved, earlier files are untouched")
     saved()
     path = ckpt_path if improved or always_save_checkpoint else last_path
     paths = [best_path] * (save_best and improved) + [path] + [os.path.join(out_dir, f'ckpt_{iter_num:07d}.pt')] * (keep_checkpoints > 1)
@@ -281,18 +281,18 @@ def save(improved):
     state = {'model': weights, 'optimizer': optimizers[0].state_dict(), 'model_args': model_args, 'activation': model.config.activation, 'iter_num': iter_num,
              'best_val_loss': best_val_loss, 'config': config, 'codec': meta, 'wandb_id': wandb_id, 'progress': dict(progress, bad_steps=int(bad))}
     state |= ({'scaler': scaler.state_dict()} if scaler.is_enabled() else {}) | ({'muon': muon[0].state_dict()} if muon else {})
-    copy = tree_map_only(torch.Tensor, lambda x: whole(x.detach()).to('cpu' if master_process else 'meta', copy=True), state) # updates leave it alone
+    copy = tree_map_only(torch.Tensor, lambda x: whole(x.detach()).to('cpu' if master_process else 'meta', copy=True), state) # so that updates do not change it
     if master_process:
         writing, saved_at = writer.submit(save_checkpoint, copy, paths, keep_checkpoints), time.monotonic()
     notice(f"saving {path}")
     record('save', iter=iter_num, path=path)
 
 def saved():
-    """Wait for the write under way, if any; one that failed ends the run."""
+    """Wait for the write under way, if any; end the run if it failed."""
     try:
         return writing and writing.result()
     except (OSError, RuntimeError) as e:
-        refuse(f"could not save into {out_dir!r} ({' '.join(str(e).split())[:200]}); what was saved before is untouched, --init_from=auto goes on from it")
+        refuse(f"could not save into {out_dir!r} ({' '.join(str(e).split())[:200]}); earlier files are untouched, --init_from=auto resumes from them")
 
 # ---- logging ---------------------------------------------------------------------------------------------------------------
 metrics = None
@@ -309,9 +309,9 @@ if master_process and not eval_only:
     if wandb_log:
         try:
             import wandb
-            sys.stdin = open(os.devnull) # where nobody is logged in it would ask, and wait
+            sys.stdin = open(os.devnull) # if nobody is logged in, wandb would ask and wait
             wandb_id = wandb.init(project=wandb_project, name=wandb_run_name, config=config, id=wandb_id, resume='allow').id # the same run goes on
-        except Exception as e: # not installed, not logged in, not reachable: none is worth a run
+        except Exception as e: # not installed, not logged in, not reachable: no reason to end a run
             wandb_log = False
             notice(f"wandb is off ({type(e).__name__}: {' '.join(str(e).split())[:120]}); metrics.jsonl has the numbers")
 
@@ -330,17 +330,17 @@ notice(f"tokens per iteration will be: {tokens_per_iter:,}\nnumber of parameters
 
 # ---- the loop --------------------------------------------------------------------------------------------------------------
 feed, peak = batches(), peak_flops(device, dtype)
-bad, left_out = torch.tensor(float(progress['bad_steps']), device=device), torch.zeros((), device=device) # left out: in a row, since the last line
+bad, left_out = torch.tensor(float(progress['bad_steps']), device=device), torch.zeros((), device=device) # bad updates in a row; bad updates since the last log line
 t0, saved_at, logged_at, resumed_at = time.perf_counter(), time.monotonic(), iter_num, iter_num
 bar = tqdm(total=max_iters, initial=iter_num, unit='iter', leave=False, disable=None if master_process else True)
 while True:
-    by_clock = master_process and save_minutes and time.monotonic() - saved_at > 60 * save_minutes # one process's clock counts for all
+    by_clock = master_process and save_minutes and time.monotonic() - saved_at > 60 * save_minutes # rank 0's clock decides for all
     (stopping, by_clock), improved = over_all(torch.tensor([stop_signal, int(by_clock)]), 'MAX', host_group).tolist(), False
     evaluating = eval_only or (iter_num % eval_interval == 0 or iter_num == max_iters) and iter_num != progress['evaluated_at']
     saving = not eval_only and (stopping or iter_num == max_iters or iter_num > resumed_at and (save_interval and iter_num % save_interval == 0 or by_clock))
     if evaluating or saving:
         if device_type != 'cpu':
-            torch.accelerator.synchronize() # the iterations under way are not part of the pause
+            torch.accelerator.synchronize() # iterations still running do not count as pause
         paused_at = time.perf_counter()
         if evaluating and not stopping:
             losses = estimate_loss()
@@ -363,36 +363,36 @@ while True:
             group['lr'] = lr * (muon_lr / (learning_rate or 1) if o in muon else 1)
     torch.manual_seed(int(np.random.default_rng((seed, 1, iter_num, rank)).integers(2**63))) # dropout's
     loss = torch.zeros((), device=device)
-    for m in range(micro_steps): # gradients meet once, at the last
+    for m in range(micro_steps): # DDP averages gradients once, at the last
         with wrapped.no_sync() if ddp and m < micro_steps - 1 else torch.enable_grad():
             with ctx:
                 micro_loss = wrapped(*next(feed), rows)[1] / micro_steps
             scaler.scale(micro_loss).backward()
         loss += micro_loss.detach()
 
-    # update; one that is not finite is left out, on the device, so that nothing waits for the answer
+    # update; one that is not finite is skipped, decided on the device so that nothing waits for the answer
     for o in optimizers:
         if o in muon:
             o.take_gradients()
         scaler.unscale_(o)
     norm = whole(torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf)) # inf clips nothing
-    found = optimizers[0].found_inf = (~norm.isfinite()).float() # fused AdamW heeds it, and the scaler sets its own
-    if not (muon or device_type == 'mps') or not found: # on MPS it does not, nor does Muon
+    found = optimizers[0].found_inf = (~norm.isfinite()).float() # fused AdamW skips its step where this is 1; the scaler sets its own
+    if not (muon or device_type == 'mps') or not found: # AdamW on MPS and Muon do not skip by themselves
         for o in optimizers:
             scaler.step(o)
     scaler.update()
     for m in (model, *muon):
-        m.zero_grad(set_to_none=not ddp) # whose buckets they stay in
+        m.zero_grad(set_to_none=not ddp) # with DDP gradients stay in its buckets
     bad, left_out = (bad + 1) * found, left_out + found
 
     logging = iter_num % log_interval == 0
     if logging:
-        mean_loss, missing = (over_all(loss) / world_size).item(), int(left_out) # waits for the device
+        mean_loss, missing = (over_all(loss) / world_size).item(), int(left_out) # item waits for the device
         spike = 0 < 1.5 * progress['mean_loss'] < mean_loss
         if math.isfinite(mean_loss):
-            progress['mean_loss'] = 0.9 * (progress['mean_loss'] or mean_loss) + 0.1 * mean_loss # of the last ten or so lines
+            progress['mean_loss'] = 0.9 * (progress['mean_loss'] or mean_loss) + 0.1 * mean_loss # over about the last ten lines
         t1 = time.perf_counter()
-        dt, t0 = (t1 - t0) / (iter_num + 1 - logged_at), t1 # of an iteration, without evaluations
+        dt, t0 = (t1 - t0) / (iter_num + 1 - logged_at), t1 # per iteration, without evaluations and saves
         logged_at, left_out = iter_num + 1, torch.zeros_like(left_out)
         mfu = model.estimate_mfu(batch_size * gradient_accumulation_steps, dt, peak * world_size) if peak else None
         notice(f"iter {iter_num}: loss {mean_loss:.4f}, time {1000 * dt:.2f}ms, mfu {f'{100 * mfu:.2f}%' if mfu else 'n/a'}, "
@@ -400,7 +400,7 @@ while True:
                + (f", {missing} bad updates left out" if missing else '') + (", a spike" if spike else ''))
         record('log', iter=iter_num, loss=mean_loss, ms=1000 * dt, tokens_per_s=tokens_per_iter / dt, mfu=mfu, norm=norm.item(), lr=lr, left_out=missing, spike=spike)
     if (logging or (iter_num + 1) % max_bad_steps == 0) and bad >= max_bad_steps:
-        refuse(f"{int(bad)} updates in a row had a loss or gradient that is not finite; the weights are those before them. "
+        refuse(f"{int(bad)} updates in a row had a loss or gradient that is not finite; the weights are from before them. "
                "Try a lower --learning_rate, a longer --warmup_iters, --grad_clip=1.0 or --dtype=float32")
     iter_num += 1
     bar.update()
@@ -410,9 +410,9 @@ saved()
 if device_type == 'cuda':
     notice(f"peak memory {torch.cuda.max_memory_allocated() / 2 ** 30:.2f} GiB")
 elif device_type == 'cpu' and os.path.exists(path := '/proc/self/status') and 'VmHWM:' in (status := Path(path).read_text()):
-    notice(f"peak memory {int(status.partition('VmHWM:')[2].split()[0]) / 2 ** 20:.2f} GiB") # getrusage would count what the process was before, too
+    notice(f"peak memory {int(status.partition('VmHWM:')[2].split()[0]) / 2 ** 20:.2f} GiB") # getrusage would also count the process that started this one
 if world_size > 1:
     torch.distributed.destroy_process_group()
 if stopping:
-    notice(f"stopped by {signal.Signals(stopping).name} after {iter_num} iterations" + ("" if eval_only else "; --init_from=auto goes on"))
+    notice(f"stopped by {signal.Signals(stopping).name} after {iter_num} iterations" + ("" if eval_only else "; --init_from=auto resumes"))
     sys.exit(128 + stopping)

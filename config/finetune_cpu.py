@@ -1,4 +1,4 @@
-# Laid over finetune_shakespeare.py, finetunes GPT-2 124M without a GPU, on shorter and fewer sequences.
+# Finetunes GPT-2 124M without a GPU, on shorter and fewer sequences; give it after finetune_shakespeare.py:
 #   python data/shakespeare/prepare.py
 #   python train.py config/finetune_shakespeare.py config/finetune_cpu.py
 init_from = 'gpt2'

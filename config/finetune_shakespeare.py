@@ -15,7 +15,7 @@ dataset = 'shakespeare'
 init_from = 'gpt2-xl'
 always_save_checkpoint = False # ckpt.pt keeps the best
 
-# 32,768 tokens an iteration; the data has 301,966, so 20 iterations see it twice
+# 32,768 tokens an iteration; train.bin has 301,966, so 20 iterations see it about twice
 batch_size = 1
 gradient_accumulation_steps = 32
 max_iters = 20

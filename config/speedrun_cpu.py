@@ -1,10 +1,10 @@
-# nanoGPT's CPU recipe's loss, in seconds: Shakespeare by characters on two CPU cores.
+# Below the loss of nanoGPT's CPU recipe in seconds: Shakespeare by characters on two CPU cores.
 #   python data/shakespeare_char/prepare.py
 #   python train.py config/speedrun_cpu.py
-# Two cores of an Intel Xeon, torch 2.13.0: 8.6 seconds with start-up, loss 1.81 over all of val.bin; beside it nanoGPT's recipe took
-# 98 seconds to 1.91. assets/results/README.md has the table of what each change gives.
+# Two cores of an Intel Xeon, torch 2.13.0: 8.6 seconds with start-up, loss 1.81 over all of val.bin; nanoGPT's recipe, run in turns with
+# it, took 98 seconds to 1.91. assets/results/README.md says what each change gives.
 out_dir = 'out-speedrun-cpu'
-eval_interval = 1000 # at the beginning and at the end
+eval_interval = 1000 # more than max_iters: evaluates at the beginning and at the end only
 eval_iters = 20
 log_interval = 10
 
@@ -27,4 +27,4 @@ lr_decay_iters = 70
 min_lr = 0.0
 warmup_iters = 3
 beta2 = 0.99
-compile = False # nor on a GPU: the run is over before that would have paid
+compile = False # on a GPU too: the run is over before compiling would have paid

@@ -1,5 +1,5 @@
-# GPT-2 124M with Muon, for 1 or 8 GPUs of 80 GB, on OpenWebText; 2^19 tokens an iteration whatever their number. The settings are
-# those of the records that others have published for this size; not yet run here, since no GPU was at hand.
+# GPT-2 124M with Muon, for 1 or 8 GPUs of 80 GB, on OpenWebText; 2^19 tokens an iteration on either. The settings follow
+# published speed records for this size; not yet run here, since no GPU was at hand.
 #   torchrun --standalone --nproc_per_node=8 train.py config/speedrun_gpt2.py
 #   python train.py config/speedrun_gpt2.py
 out_dir = 'out-speedrun-gpt2'

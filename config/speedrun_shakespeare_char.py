@@ -1,6 +1,6 @@
-# Laid out for one GPU: the best loss of train_shakespeare_char.py, sooner, and then a lower one. Chosen by runs of 120 iterations of
-# 8 sequences on two CPU cores (held-out loss 2.51 as GPT-2 with AdamW, 2.17 rotary, 2.05 rotary and Muon, 1.73 rotary and n-grams,
-# 1.66 all three; in a smaller form seen through, 1.56 without ngram_dropout and 1.53 with it); not yet run on a GPU.
+# For one GPU; meant to reach the best loss of train_shakespeare_char.py sooner, and then a lower one. Not yet run on a GPU. Chosen by runs of
+# 120 iterations of 8 sequences on two CPU cores (held-out loss 2.51 as GPT-2 with AdamW, 2.17 rotary, 2.05 rotary and Muon, 1.73 rotary
+# and n-grams, 1.66 all three) and by whole runs of a smaller model (1.56 without ngram_dropout, 1.53 with it).
 #   python data/shakespeare_char/prepare.py
 #   python train.py config/speedrun_shakespeare_char.py
 out_dir = 'out-speedrun-shakespeare-char'
@@ -32,4 +32,4 @@ lr_decay_iters = 700
 min_lr = 0.0
 warmup_iters = 10
 beta2 = 0.99 # few tokens an iteration, so a longer memory
-compile = False # the run is over before that would have paid
+compile = False # the run is over before compiling would have paid

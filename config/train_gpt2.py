@@ -1,4 +1,4 @@
-# GPT-2 124M on OpenWebText, as OpenAI's paper has it.
+# Trains GPT-2 124M, OpenAI's smallest, on OpenWebText.
 #   python data/openwebtext/prepare.py
 #   torchrun --standalone --nproc_per_node=8 train.py config/train_gpt2.py
 # nanoGPT's README: a loss of about 2.85 after about 4 days on eight A100 40GB. Not yet run to the end here.

@@ -1,9 +1,9 @@
-# The first run: Python by characters, from the interpreter's own standard library, with no download and no GPU.
+# A first run: Python by characters, from the interpreter's own standard library, with no download and no GPU.
 #   python data/python_char/prepare.py
 #   python train.py config/train_python_char.py
 #   python sample.py --out_dir=out-python-char
 # Two cores of an Intel Xeon, torch 2.13.0: 75 seconds, val loss 1.27.
-# --rotary=False --ngrams=0 makes it a plain GPT-2, which nanoGPT and transformers read too.
+# With --rotary=False --ngrams=0 it is a plain GPT-2, which nanoGPT and transformers can read.
 out_dir = 'out-python-char'
 eval_interval = 150
 eval_iters = 50
@@ -30,4 +30,4 @@ lr_decay_iters = 450
 min_lr = 0.0
 beta2 = 0.99 # few tokens an iteration, so a longer memory
 warmup_iters = 10
-compile = False # nor on a GPU: the run is over before that would have paid
+compile = False # on a GPU too: the run is over before compiling would have paid

@@ -1,1 +1,1 @@
-"""So that data.prepare is this folder's, whatever else is called data on a machine."""
+"""Makes data a package, so that data.prepare is this one, whatever else is called data on a machine."""

@@ -1,13 +1,13 @@
 """
-Turns text into data/NAME/{train,val}.bin and meta.pkl, and reads them again: what a dataset is, is said here, once, for
-data/*/prepare.py and for the scripts.
+Turns text into data/NAME/{train,val}.bin and meta.pkl, and reads them again. The format of a dataset is defined here only; data/*/prepare.py
+and the scripts import it.
 
 your own text, in files, folders or quoted patterns; each line of .jsonl, row of .parquet and other file is a document
     python data/prepare.py notes.txt --name=notes                                 by characters
-    python data/prepare.py books/ "more/**/*.md" --name=books --tokenizer=gpt2    in GPT-2 BPE or another of tiktoken's encodings
+    python data/prepare.py books/ "more/**/*.md" --name=books --tokenizer=gpt2    in GPT-2 BPE, or another of tiktoken's encodings
     python data/prepare.py crawl/ --name=crawl --tokenizer=bpe:8192 --field=body  in a BPE of 8192 ids, learned from this text
-Every tenth document is kept to measure with, or the last tenth of each if there are fewer than ten; <|endoftext|> stands
-after a document, except by characters. A run that is stopped goes on where it was with the same command.
+Every tenth document goes to val.bin, or the last tenth of each document if there are fewer than ten; <|endoftext|> follows each
+document, except by characters. The same command continues a run that was stopped.
 """
 import argparse
 import codecs
@@ -40,12 +40,12 @@ for stream in ('stdout', 'stderr'): # which a process without a console does not
     setattr(sys, stream, getattr(sys, stream) or open(os.devnull, 'w', encoding='utf-8'))
 
 def stop(message):
-    """End the script that runs with a sentence and status 1."""
+    """End the running script with a sentence and status 1."""
     sys.exit(f"{os.path.basename(sys.argv[0])}: {' '.join(str(message).split())}")
 
 @contextlib.contextmanager
 def in_sentences():
-    """Within it, or in a function that it decorates, Ctrl-C and a disk that refuses end the script with a sentence."""
+    """Within it, or in a function that it decorates, Ctrl-C and disk errors end the script with a sentence."""
     try:
         yield
     except OSError as e:
@@ -54,7 +54,7 @@ def in_sentences():
         stop("stopped; the same command goes on from here")
 
 def package(name, what):
-    """The module name, for what needs it."""
+    """Import the module name; if it is not installed, end with a sentence that says what needs it."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -62,7 +62,7 @@ def package(name, what):
 
 # ---- text --------------------------------------------------------------------------------------------------------------
 def parts_of(path):
-    """The text of a UTF-8 file in parts, without the mark that some editors begin one with, line ends as \n."""
+    """The text of a UTF-8 file in parts, without a byte order mark, with \n for every kind of line end."""
     decoder, read = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder('utf-8-sig')(), translate=True), 0
     try:
         with open(path, 'rb') as f:
@@ -106,11 +106,11 @@ def fetched_text(path, url, sha256):
     return text
 
 def parted(text):
-    """The first nine tenths, to train on, and the rest, to measure with."""
+    """The first nine tenths, for train.bin, and the rest, for val.bin."""
     return text[:int(len(text) * 0.9)], text[int(len(text) * 0.9):]
 
 def clean(text):
-    """text with U+FFFD for half a surrogate pair, which JSON and a command line may hold, but UTF-8 may not."""
+    """text with U+FFFD in place of lone surrogates, which JSON and a command line may hold, but UTF-8 may not."""
     return text if text.isascii() else text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
 
 def json_lines(path, field):
@@ -143,8 +143,8 @@ def parquet_rows(path, field):
 
 def pieces_of(parts):
     """
-    A document that comes in parts as pairs of about PIECE characters and whether they are the last; nothing if it is blank.
-    It is cut between a letter or digit and a space or line end, as every BPE does: the tokens are those of the whole.
+    The document in parts, as pairs: about PIECE characters, and whether they are its last; nothing if it is blank. Cuts fall between
+    a letter or digit and a space or line end, where every BPE cuts too, so the tokens are those of the whole document.
     """
     held, begun = '', False
     for part in parts:
@@ -175,13 +175,13 @@ def survey(documents, by_characters):
             if last:
                 total, lengths, at = total + at, (lengths + [at])[:10], 0
             bar.update(len(text))
-    seen[ord('\n')] |= len(lengths) > 1 # what will stand between them
+    seen[ord('\n')] |= len(lengths) > 1 # which will separate documents
     return total, lengths, ''.join(map(chr, np.flatnonzero(seen)))
 
 def split_of(documents, lengths, between=''):
     """The pieces of documents as (text, whether a document ends, 'train' or 'val'), with a text between the documents of a split."""
-    n = at = 0 # the document, and how much of it is behind
-    few, ended = len(lengths) < 10, dict(train=False, val=False) # whether one ended just now
+    n = at = 0 # the document's number, and the characters of it that are done
+    few, ended = len(lengths) < 10, dict(train=False, val=False) # whether a document of the split just ended
     for text, last in documents:
         cut = max(0, int(lengths[n] * 0.9) - at) if few else len(text) if n % 10 else 0
         for split, part in (('train', text[:cut]), ('val', text[cut:])):
@@ -204,7 +204,7 @@ def char_codec(alphabet):
     return codec_of(len(alphabet), stoi={c: i for i, c in enumerate(alphabet)}, itos=dict(enumerate(alphabet)))
 
 def byte_bpe(*files):
-    """A BPE of bytes of the package tokenizers: from vocab.json and merges.txt, or one that has to learn yet."""
+    """A byte-level BPE of the package tokenizers: from vocab.json and merges.txt, or untrained."""
     tk = package('tokenizers', "a BPE of your own")
     bpe = tk.Tokenizer(tk.models.BPE.from_file(*files) if files else tk.models.BPE())
     bpe.pre_tokenizer, bpe.decoder = tk.pre_tokenizers.ByteLevel(add_prefix_space=False), tk.decoders.ByteLevel()
@@ -213,7 +213,7 @@ def byte_bpe(*files):
 def bpe_codec(texts, size):
     """The codec of a byte-level BPE that is learned from texts, of size ids, or fewer where they offer no more."""
     tk, bpe = package('tokenizers', "learning a BPE"), byte_bpe()
-    texts = (re.sub(r'(\S{1000})(?=\S)', r'\1\n', text) for text in texts) # of a longer word the time grows with the square
+    texts = (re.sub(r'(\S{1000})(?=\S)', r'\1\n', text) for text in texts) # the time for longer words grows with their square
     bpe.train_from_iterator(texts, tk.trainers.BpeTrainer(vocab_size=size, special_tokens=[END], show_progress=sys.stderr.isatty(),
                                                           initial_alphabet=tk.pre_tokenizers.ByteLevel.alphabet()))
     return codec_of(bpe.get_vocab_size(), tokenizer='bpe', json=bpe.to_str())
@@ -222,10 +222,10 @@ def tiktoken_bpe(name):
     """tiktoken's encoding of this name."""
     tiktoken = package('tiktoken', f"the tokenizer {name}")
     if name not in tiktoken.list_encoding_names():
-        stop(f"there is no tokenizer {name!r}; there are char, bpe:8192 or another size, and tiktoken's {', '.join(tiktoken.list_encoding_names())}")
+        stop(f"there is no tokenizer {name!r}; choose char, bpe:8192 or another size, or tiktoken's {', '.join(tiktoken.list_encoding_names())}")
     try:
         return tiktoken.get_encoding(name)
-    except (OSError, ValueError) as e: # no network, or something else in the tables' place
+    except (OSError, ValueError) as e: # no network, or an answer that is not the tables
         stop(f"tiktoken could not fetch the tables of {name}, which needs the network once ({str(e)[:200]})")
 
 class PlainUnpickler(pickle.Unpickler):
@@ -234,12 +234,12 @@ class PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it wants to import {module}.{name}")
 
 def check_codec(meta):
-    """The kind of a meta.pkl's content: 'char', 'bpe', 'tiktoken:NAME', or 'none' for ids that are no text. Raises TypeError or KeyError if it does not hold together."""
+    """The kind of a meta.pkl's content: 'char', 'bpe', 'tiktoken:NAME', or 'none' for ids without text. Raises TypeError or KeyError if it is inconsistent."""
     if meta is None:
         return 'tiktoken:gpt2'
     V, kind = meta['vocab_size'], meta.get('tokenizer', 'char' if {'stoi', 'itos'} & {*meta} else 'none')
     if type(V) is not int or V < 1 or meta.get('dtype', 'uint16') not in ('uint16', 'uint32')[V > 2 ** 16:]:
-        raise TypeError("its vocab_size or dtype cannot be: ids above 65,535 take uint32")
+        raise TypeError("its vocab_size or dtype is wrong: ids above 65,535 take uint32")
     if kind == 'char':
         stoi, itos = meta['stoi'], meta['itos']
         if not (V == len(itos) and all(type(itos[i]) is str for i in range(V))
@@ -260,22 +260,22 @@ def load_meta(path):
             raise TypeError("it is empty")
         check_codec(meta)
     except Exception as e:
-        stop(f"{path} is no meta.pkl of plain data ({type(e).__name__}: {e}): not loaded")
+        stop(f"{path} is not a meta.pkl of plain data ({type(e).__name__}: {e}): not loaded")
     return meta
 
 def open_codec(meta, special=False):
     """
-    (encode: texts and whether <|endoftext|> follows each -> all their ids, decode: ids -> text, number of ids, that of
-    <|endoftext|> or None) of a meta.pkl's content, or without one GPT-2 BPE. <|endoftext|> within a text is encoded as text, and
-    so are a BPE's other special tokens, unless special.
+    (encode: pairs of a text and whether <|endoftext|> follows it -> all their ids; decode: ids -> text; number of ids; id of
+    <|endoftext|> or None) for a meta.pkl's content, None meaning GPT-2 BPE. Unless special is True, <|endoftext|> and a BPE's other
+    special tokens within a text are encoded as ordinary text.
     """
     try:
         kind = check_codec(meta)
         if kind == 'none':
-            stop("meta.pkl has vocab_size alone: such ids can be trained on, but without stoi and itos there is no text of them")
+            stop("meta.pkl has only vocab_size: such ids can be trained on, but without stoi and itos there is no text for them")
         if kind == 'bpe':
             bpe = package('tokenizers', "this BPE").Tokenizer.from_str(meta['json'])
-            bpe.no_truncation(), bpe.no_padding() # which somebody's last call may have left in it
+            bpe.no_truncation(), bpe.no_padding() # which an earlier use may have left on
             end, bpe.encode_special_tokens = bpe.token_to_id(END), not special
             if max(bpe.get_vocab().values()) >= meta['vocab_size']:
                 raise ValueError("it has more ids than vocab_size says")
@@ -287,7 +287,7 @@ def open_codec(meta, special=False):
             bpe = tiktoken_bpe(kind.removeprefix('tiktoken:'))
             if meta and meta['vocab_size'] != bpe.n_vocab:
                 raise ValueError(f"{kind} has {bpe.n_vocab} ids")
-            bpe.encode_ordinary("it's 12 , \n\n  and  ") # its regexes are quick for all threads but the first to use them: this one
+            bpe.encode_ordinary("it's 12 , \n\n  and  ") # its regexes are slow in the first thread that uses them, so let it be this one
             def encode(pieces):
                 if any(END in text for text, _ in pieces):
                     return [i for text, ends in pieces for i in bpe.encode_ordinary(text) + [bpe.eot_token] * ends]
@@ -295,7 +295,7 @@ def open_codec(meta, special=False):
             def decode(ids):
                 known = []
                 for i in ids:
-                    with contextlib.suppress(KeyError): # an id that cl100k_base leaves unused, but a young model may draw
+                    with contextlib.suppress(KeyError): # an id that cl100k_base leaves unused, but a model may draw early in training
                         known.append(bpe.decode_single_token_bytes(i))
                 return b''.join(known).decode('utf-8', 'replace')
             return encode, decode, bpe.n_vocab, bpe.eot_token
@@ -314,7 +314,7 @@ def open_codec(meta, special=False):
     return encode, lambda ids: ''.join(itos[i] for i in ids), meta['vocab_size'], None
 
 def get_codec(meta):
-    """(encode: text, in which <|endoftext|> is that id -> ids, decode: ids -> text, n_vocab, id of <|endoftext|> or None); see open_codec."""
+    """(encode: text, with <|endoftext|> as its one id -> ids; decode: ids -> text; n_vocab; id of <|endoftext|> or None); see open_codec."""
     encode, decode, n_vocab, end = open_codec(meta, special=True)
     def encode_prompt(text):
         *ended, rest = clean(text).split(END) if end is not None else [clean(text)]
@@ -323,7 +323,7 @@ def get_codec(meta):
 
 # ---- writing -----------------------------------------------------------------------------------------------------------
 def on_all_cores(function, items):
-    """function of each item, in order, few at a time; function has to spend its time outside Python."""
+    """Yield function(item) for each item, in order, a few at a time in threads; function has to release Python's lock."""
     waiting, cores = deque(), os.cpu_count() or 1
     with ThreadPoolExecutor(cores) as pool:
         for item in items:
@@ -334,7 +334,7 @@ def on_all_cores(function, items):
             yield waiting.popleft().result()
 
 def grouped(pieces):
-    """Lists of pieces of PIECE characters or a little more."""
+    """Group pieces into lists of PIECE characters or a little more."""
     group, size = [], 0
     for piece in pieces:
         group.append(piece)
@@ -347,20 +347,20 @@ def grouped(pieces):
 @in_sentences()
 def write_bins(folder, pieces_from, meta, total, source=''):
     """
-    train.bin, val.bin and meta.pkl (none for meta None, GPT-2 BPE) in folder. pieces_from(n) yields the pieces from the n-th
-    on: (text, whether a document ends, 'train' or 'val'), of about total characters. Memory stays flat; a run that is stopped
-    goes on if source, which names what is prepared, is the same. The files there were stay until the new ones are whole.
+    Write train.bin, val.bin and meta.pkl (none if meta is None, GPT-2 BPE) into folder. pieces_from(n) yields the pieces from the n-th
+    on, (text, whether a document ends, 'train' or 'val'), about total characters in all. Memory stays flat. A run that was stopped
+    continues if source, which identifies the input, is the same. Existing files stay until the new ones are whole.
     """
     encode, _, vocab_size, end = open_codec(meta)
     dtype = np.dtype((meta or {}).get('dtype', 'uint16')).newbyteorder('<')
     paths = {split: os.path.join(folder, split + '.bin') for split in ('train', 'val')}
-    mark = os.path.join(folder, 'prepare.part.json') # how much counts of what is written
+    mark = os.path.join(folder, 'prepare.part.json') # how much of what is written is valid
     of, done, behind, sizes = hashlib.sha256(repr((source, total, meta)).encode()).hexdigest(), 0, 0, dict(train=0, val=0)
     try:
         with open(mark, encoding='utf-8') as f:
             saved = json.load(f)
         if saved[0] == of and all(os.path.getsize(path + '.part') >= saved[3][split] for split, path in paths.items()):
-            _, done, behind, sizes = saved # else it is of something else, or the end was lost with the power
+            _, done, behind, sizes = saved # else it belongs to other input, or a power cut lost the end
     except (OSError, ValueError):
         pass
     os.makedirs(folder, exist_ok=True)
@@ -388,7 +388,7 @@ def write_bins(folder, pieces_from, meta, total, source=''):
         os.replace(path + '.part', path)
     if meta:
         write_whole(os.path.join(folder, 'meta.pkl'), pickle.dumps(meta))
-    elif os.path.exists(os.path.join(folder, 'meta.pkl')): # of an earlier run with another tokenizer
+    elif os.path.exists(os.path.join(folder, 'meta.pkl')): # left by an earlier run with another tokenizer
         os.remove(os.path.join(folder, 'meta.pkl'))
     os.remove(mark)
     getattr(sys.stdout, 'reconfigure', dict)(errors='backslashreplace') # a codepage may not have the folder's letters
@@ -398,13 +398,13 @@ def write_bins(folder, pieces_from, meta, total, source=''):
         print(f"vocabulary of {vocab_size:,}" + (f": {''.join(meta['stoi'])[:200]!a}" if 'stoi' in meta else ''))
 
 def write_parts(folder, train, val, by_characters=True):
-    """The same of two texts, by characters or in GPT-2 BPE without <|endoftext|>."""
+    """write_bins for two texts, by characters or in GPT-2 BPE without <|endoftext|>."""
     meta = char_codec(sorted(set(train + val))) if by_characters else None
     write_bins(folder, lambda n: [(train, False, 'train'), (val, False, 'val')][n:], meta, len(train + val))
 
 # ---- reading -----------------------------------------------------------------------------------------------------------
 def find_data(dataset):
-    """The folder of a dataset: data/dataset here, or else beside this file, or what a path such as ./dataset leads to; None if there is none."""
+    """The folder of a dataset: data/dataset in the working folder, else beside this file, else dataset as a path (first if it starts with .); or None."""
     folders = [os.path.join('data', dataset), os.path.join(os.path.dirname(os.path.abspath(__file__)), dataset)]
     if os.path.dirname(dataset):
         folders.insert(0 if dataset.startswith('.') else 2, dataset)
@@ -412,9 +412,9 @@ def find_data(dataset):
 
 class Tokens:
     """
-    A split of the dataset in folder, in windows of T ids and the next. Ends the script with a sentence if the bin is missing,
-    cut short, shorter than a window, holds an id from vocab_size up, which on a GPU would be an assertion without a name, or
-    if the dataset's vocabulary is of another size than the model's.
+    A split of the dataset in folder, in windows of T ids and the next one. Ends the script with a sentence if the bin is missing, cut
+    short or shorter than a window, if it holds an id from vocab_size up (on a GPU a nameless assertion), or if the dataset's vocabulary
+    is of another size than the model's.
     """
     def __init__(self, folder, split, meta, vocab_size, T):
         self.path, self.dtype = os.path.join(folder, split + '.bin'), np.dtype((meta or {}).get('dtype', 'uint16'))
@@ -427,16 +427,16 @@ class Tokens:
             stop(f"{self.path} is missing: run python {script if os.path.exists(script) else 'data/prepare.py TEXT --name=NAME'}")
         size = os.path.getsize(self.path)
         if size == 0 or size % self.dtype.itemsize:
-            stop(f"{self.path} has {size} bytes, no whole number of {self.dtype} tokens: it is cut short or of another kind, prepare it again")
+            stop(f"{self.path} has {size} bytes, not a whole number of {self.dtype} tokens: it is cut short or of another kind; prepare it again")
         if len(self) <= T:
-            stop(f"{self.path} has {len(self)} tokens, fewer than block_size {T} and the one to predict; give a smaller --block_size")
-        self.checked(self.ids()[:10_000_000]) # the rest as it is read
+            stop(f"{self.path} has {len(self)} tokens, fewer than block_size {T} plus the one to predict; give a smaller --block_size")
+        self.checked(self.ids()[:10_000_000]) # the rest is checked as it is read
 
     def __len__(self):
         return os.path.getsize(self.path) // self.dtype.itemsize
 
     def ids(self):
-        """All ids, mapped from the disk anew at each call, so that the pages of a long run are given back."""
+        """All ids, memory-mapped anew at each call, so that a long run gives pages back."""
         return np.memmap(self.path, self.dtype, mode='r')
 
     def checked(self, ids):
@@ -450,48 +450,48 @@ class Tokens:
         return self.checked(self.ids()[starts[:, None] + np.arange(self.T + 1)]).astype(np.int64)
 
 def on_device(rows, device):
-    """Inputs and targets, each (B, T), of windows (B, T + 1), on their way to the device."""
+    """Inputs and targets, each (B, T), of windows (B, T + 1), copied to the device (on CUDA without waiting)."""
     import torch # not needed to prepare data
     rows = torch.from_numpy(rows)
-    rows = (rows.pin_memory() if 'cuda' in device else rows).to(device, non_blocking='cuda' in device) # MPS may read what is freed by then
+    rows = (rows.pin_memory() if 'cuda' in device else rows).to(device, non_blocking='cuda' in device) # MPS might read memory that is freed by then
     return rows[:, :-1], rows[:, 1:]
 
 def read_prompts(start):
-    """The prompts that a text stands for: itself, what is in FILE:name, or each line of LINES:name that is not empty."""
+    """The prompts that start stands for: the text itself, the content of FILE:name, or each line of LINES:name that is not empty."""
     kind, colon, name = start.partition(':')
     if not colon or kind not in ('FILE', 'LINES'):
         return [start]
     return [read_text(name)] if kind == 'FILE' else [line for line in read_text(name).split('\n') if line]
 
 class Text:
-    """The text of a sample as its ids arrive, in whole characters, until it has n of them or an id or a text that ends it."""
+    """The text of a sample as its ids arrive, in whole characters, until there are n new ids or an id or text that ends it."""
     def __init__(self, prompt, decode, n, end_of_text=None, stop=''):
         self.decode, self.n, self.end_of_text, self.stop = decode, n, end_of_text, stop
-        self.text, self.ids, self.made, self.shown, self.over = decode(prompt), [], 0, 0, False # ids are not yet in text
-        self.begin = len(self.text) # of what is new
+        self.text, self.ids, self.made, self.shown, self.over = decode(prompt), [], 0, 0, False # ids: those not yet in text
+        self.begin = len(self.text) # where new text begins
 
     def add(self, ids):
-        """Take ids in, up to what ends the text."""
+        """Append ids, up to what ends the text."""
         if self.over:
             return
         self.made += len(ids)
         self.over = self.made >= self.n or self.end_of_text in ids
         self.ids += ids[:ids.index(self.end_of_text)] if self.end_of_text in ids else ids
         piece = self.decode(self.ids)
-        if self.over or not piece.endswith('\ufffd'): # which stands for the beginning of a character
+        if self.over or not piece.endswith('\ufffd'): # an incomplete character decodes to this
             self.text, self.ids = self.text + piece, []
         if self.stop and self.stop in self.text[self.begin:]:
             self.text, self.over = self.text[:self.text.index(self.stop, self.begin)], True
 
     def fresh(self):
-        """What is certain of the text and was not returned before: not what may be the beginning of stop."""
+        """The text not returned before, except an end that may turn out to be the beginning of stop."""
         held = 0 if self.over else max(k for k in range(len(self.stop) or 1) if self.text.endswith(self.stop[:k]))
         new, self.shown = self.text[self.shown:len(self.text) - held], len(self.text) - held
         return new
 
 # ---- the command -------------------------------------------------------------------------------------------------------
 def files_of(paths):
-    """The files that paths, files, folders or patterns, come to, in the order of their names."""
+    """The files that paths (files, folders or patterns) name, each path's in order of name."""
     found, kinds = [], ('.txt', '.md', '.py', '.jsonl', '.parquet')
     for path in paths:
         places = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
@@ -504,7 +504,7 @@ def files_of(paths):
                 print(f"{place}: {len(read)} files are read; {len(inside) - len(read)} are not, as folders are searched for {', '.join(kinds)} only")
             found += read if os.path.isdir(place) else [place]
     if once := [path for path in found if os.path.exists(path) and not os.path.isfile(path)]:
-        stop(f"{once[0]} can be read only once, but text is read twice; write it to a file first")
+        stop(f"{once[0]} can be read only once, but preparing reads text twice; write it to a file first")
     if not found:
         stop(f"no {', '.join(kinds)} in {', '.join(paths)}")
     return list(dict.fromkeys(found))
@@ -515,11 +515,11 @@ def main():
     parser.error = lambda message: stop(f"{message}; --help says more")
     parser.add_argument('paths', nargs='+', help="files, folders or quoted patterns of text")
     parser.add_argument('--name', required=True, help="the dataset's name, a folder under data/")
-    parser.add_argument('--tokenizer', default='char', help="char; gpt2 or another of tiktoken's encodings; or bpe:8192, learned here, of any size")
+    parser.add_argument('--tokenizer', default='char', help="char; gpt2 or another of tiktoken's encodings; or bpe:8192 (any size), learned from this text")
     parser.add_argument('--field', default='text', help="where the text is in .jsonl and .parquet")
     args = parser.parse_args()
     if args.name in ('', '.', '..') or args.name != os.path.basename(args.name):
-        parser.error(f"--name {args.name!r} is no name of a folder under data/")
+        parser.error(f"--name {args.name!r} cannot be a folder under data/")
     kind, _, size = args.tokenizer.partition(':')
     if kind == 'bpe':
         package('tokenizers', "a BPE of your own")
@@ -537,7 +537,7 @@ def main():
         meta = char_codec(alphabet)
     elif kind == 'bpe':
         texts = (text for text, _, split in pieces_from(0) if split == 'train')
-        meta = bpe_codec(islice(texts, 0, None, 1 + total // 2 ** 28), int(size)) # of so much text the words fit into memory
+        meta = bpe_codec(islice(texts, 0, None, 1 + total // 2 ** 28), int(size)) # a sample of at most about 2 ** 28 characters, whose words fit into memory
     else:
         meta = None if args.tokenizer == 'gpt2' else codec_of(bpe.n_vocab, tokenizer=f'tiktoken:{args.tokenizer}')
     source = [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in map(os.path.abspath, files)] + [args.field]

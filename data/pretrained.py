@@ -1,24 +1,24 @@
 """
-GPT-2 in transformers' format, read for train.py and sample.py and written for everybody else:
+Reads GPT-2 in transformers' format for train.py and sample.py, and writes it for other tools:
     python data/pretrained.py out-shakespeare/ckpt.pt FOLDER
-makes a folder of a checkpoint, with its tokenizer, that transformers' AutoModelForCausalLM and AutoTokenizer read.
+writes a checkpoint and its tokenizer to a folder that transformers' AutoModelForCausalLM and AutoTokenizer read.
 """
 import glob
 import json
 import os
 import sys
 
-if __name__ == '__main__': # then this folder is on the path, not the one above
+if __name__ == '__main__': # as a script: import from the folder above, not from this one
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 from data.prepare import END, byte_bpe, char_codec, check_codec, codec_of, get_codec, stop, tiktoken_bpe
 from model import GPT, GPTConfig, UserError, load_checkpoint
 
-ACTIVATIONS = {'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu': 'gelu'} # theirs: ours; OpenAI's is the first
+ACTIVATIONS = {'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu': 'gelu'} # theirs: ours; OpenAI's weights have the first
 SIZES = dict(vocab_size='vocab_size', block_size='n_positions', n_layer='n_layer', n_head='n_head', n_embd='n_embd') # ours: theirs
-TURNED = ('attn.c_attn.weight', 'attn.c_proj.weight', 'mlp.c_fc.weight', 'mlp.c_proj.weight') # theirs multiply from the right
+TURNED = ('attn.c_attn.weight', 'attn.c_proj.weight', 'mlp.c_fc.weight', 'mlp.c_proj.weight') # stored transposed there
 
 def folder_of(model_type):
-    """The folder of a GPT-2: itself, or where huggingface_hub has put what a hub name such as 'gpt2-xl' stands for, fetched once."""
+    """The folder of a GPT-2: model_type itself if it is one, else huggingface_hub's for a hub name such as 'gpt2-xl', fetched once."""
     if os.path.isdir(model_type):
         return model_type
     from huggingface_hub import snapshot_download
@@ -27,7 +27,7 @@ def folder_of(model_type):
 def read_pretrained(model_type):
     """
     (arguments for GPTConfig, state for GPT.from_state) of a hub name, or of a folder with config.json and *.safetensors. Raises
-    UserError with what is wrong.
+    UserError if it cannot be read or is no such GPT-2.
     """
     try:
         from safetensors.torch import load_file
@@ -42,12 +42,12 @@ def read_pretrained(model_type):
     except Exception as e: # what the hub, its cache and half a file raise is anyone's guess
         missing = 'pip install transformers to read them; ' * isinstance(e, ImportError)
         raise UserError(f"cannot read config.json and model.safetensors of {model_type!r}; {missing}init_from takes a GPT-2 on the hub, a folder "
-                        f"with one, or a word that --help names ({type(e).__name__}: {str(e).split('. ')[0]})") from e
+                        f"with one, or a word that --help lists ({type(e).__name__}: {str(e).split('. ')[0]})") from e
     able = dict(model_type=['gpt2'], layer_norm_epsilon=[1e-5], scale_attn_weights=[True], scale_attn_by_inverse_layer_idx=[False],
                 tie_word_embeddings=[True], n_inner=[4 * hf.get('n_embd', 0)], activation_function=list(ACTIVATIONS))
     odd = {k: hf[k] for k, v in able.items() if hf.get(k) not in (None, *v)} | {k: 'missing' for k in SIZES.values() if k not in hf}
     if odd:
-        raise UserError(f"{model_type} is no GPT-2 of the kind that this model computes; its config.json has {odd}")
+        raise UserError(f"{model_type} is not a GPT-2 that this model can compute; its config.json has {odd}")
     for name in list(state):
         tensor = state.pop(name).float()
         if not name.endswith(('.attn.bias', '.attn.masked_bias', 'lm_head.weight')): # causal masks, and the tied head
@@ -57,15 +57,15 @@ def read_pretrained(model_type):
 
 def read_codec(model_type, otherwise=None):
     """
-    The codec, as in a meta.pkl, of what read_pretrained has read: None for GPT-2's BPE, otherwise where no tokenizer is with it.
-    Raises UserError for one that is damaged or of another kind.
+    The codec, as in a meta.pkl, that belongs to read_pretrained's weights: None for GPT-2's BPE; otherwise if the folder has no
+    tokenizer. Raises UserError for a tokenizer that is damaged or of another kind.
     """
     path, vocab, merges = (os.path.join(folder_of(model_type), name) for name in ('tokenizer.json', 'vocab.json', 'merges.txt'))
     try:
         if os.path.exists(path):
             with open(path, encoding='utf-8') as f:
                 text = f.read()
-        elif os.path.exists(vocab) and os.path.exists(merges): # as it was before there was one file
+        elif os.path.exists(vocab) and os.path.exists(merges): # the older format, in two files
             path, bpe = vocab, byte_bpe(vocab, merges)
             bpe.add_special_tokens([END] * (bpe.token_to_id(END) is not None))
             text = bpe.to_str()
@@ -85,18 +85,18 @@ def read_codec(model_type, otherwise=None):
         raise UserError(f"{path} is no tokenizer that can be read ({type(e).__name__}: {e})") from e
 
 def check_tokens(model_type, meta, dataset):
-    """Raises UserError if what read_pretrained has read comes with another tokenizer than the dataset of this meta.pkl."""
+    """Raises UserError if read_pretrained's weights come with another tokenizer than the dataset, whose meta.pkl holds meta."""
     theirs = read_codec(model_type, meta)
     def spelled(codec):
         _, decode, n_vocab, end = get_codec(codec)
         return end, [decode([i]) for i in range(min(n_vocab, 1000))]
     if theirs != meta and spelled(theirs) != spelled(meta):
-        raise UserError(f"the weights of {model_type} were trained on other tokens than dataset {dataset!r} has; choose theirs")
+        raise UserError(f"the weights of {model_type} were trained on other tokens than those of dataset {dataset!r}; choose the dataset they had")
 
 def write_pretrained(model, folder, end=None, tokenizer=None):
     """
-    A folder with config.json and model.safetensors of a GPT, whose <|endoftext|> is the id end, and what tokenizer_of returned. Raises
-    UserError where transformers' GPT-2 cannot compute it, and where it cannot be written.
+    Write config.json and model.safetensors of a GPT whose <|endoftext|> has the id end, and the tokenizer if given, into folder. Raises
+    UserError if transformers' GPT-2 cannot compute the model, or the folder cannot be written.
     """
     c = model.config
     if c.rotary or c.ngrams:
@@ -105,7 +105,7 @@ def write_pretrained(model, folder, end=None, tokenizer=None):
         import torch
         from transformers import GPT2Config, GPT2LMHeadModel
     except ImportError as e:
-        raise UserError(f"writing for transformers needs it: pip install transformers ({e})") from e
+        raise UserError(f"writing transformers' format needs the package transformers: pip install transformers ({e})") from e
     config = GPT2Config(**{v: getattr(c, k) for k, v in SIZES.items()}, activation_function={v: k for k, v in reversed(ACTIVATIONS.items())}[c.activation],
                         resid_pdrop=c.dropout, embd_pdrop=c.dropout, attn_pdrop=c.dropout, bos_token_id=end, eos_token_id=end)
     with torch.device('meta'):
@@ -113,7 +113,7 @@ def write_pretrained(model, folder, end=None, tokenizer=None):
     ours = model.state_dict()
     if more := ours.keys() - theirs.state_dict().keys():
         raise UserError(f"transformers' GPT-2 has no {', '.join(sorted(more))}")
-    state = {k: ours.get(k, torch.zeros(v.shape)).float().cpu() for k, v in theirs.state_dict().items()} # a bias that is not there adds nothing
+    state = {k: ours.get(k, torch.zeros(v.shape)).float().cpu() for k, v in theirs.state_dict().items()} # missing biases are zero
     theirs.load_state_dict({k: v.t().contiguous() if k.endswith(TURNED) else v for k, v in state.items()}, assign=True)
     theirs.tie_weights()
     try:

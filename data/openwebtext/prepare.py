@@ -1,9 +1,9 @@
 """
-OpenWebText in GPT-2 BPE: 8,013,769 documents, about 9.0e9 tokens to train on (17 GB), about 4.4e6 to measure with.
+OpenWebText in GPT-2 BPE: 8,013,769 documents, about 9.0e9 tokens in train.bin (17 GB), about 4.4e6 in val.bin.
 
-Needs the packages datasets and tiktoken, and 73 GB of disk, 55 of them for the download in Hugging Face's cache. It can be
-stopped and started again. --max_docs=N takes only the first N documents after shuffling, of all that were downloaded;
---source=FOLDER reads .parquet or .jsonl files with a field "text" from there and downloads nothing.
+Needs the packages datasets and tiktoken, and 73 GB of disk, 55 of them for the download in Hugging Face's cache. The same command
+continues a run that was stopped. --max_docs=N shuffles all documents and takes the first N; --source=FOLDER reads the .parquet or
+.jsonl files in FOLDER, from their field "text", and downloads nothing.
 """
 import argparse
 import glob
@@ -31,12 +31,12 @@ def load(source):
     cache = str(datasets.config.HF_DATASETS_CACHE)
     os.makedirs(cache, exist_ok=True)
     free = shutil.disk_usage(cache).free / 1e9
-    print(f"OpenWebText: 13 GB to download and 42 GB to unpack in {cache}, where {free:.0f} GB are free; 18 GB of bins; then tokens, "
+    print(f"OpenWebText: 13 GB to download and 42 GB to unpack in {cache}, where {free:.0f} GB are free; 18 GB of bins; then tokenizing, "
           f"about {80 / (os.cpu_count() or 1):.0f} minutes on {os.cpu_count()} cores", flush=True)
     if free < 55 and not glob.glob(os.path.join(glob.escape(cache), '*openwebtext*')): # some of it may be there
         stop(f"{free:.0f} GB are free in {cache}, but the download needs 55 GB; free some, or set HF_HOME to a larger disk")
     errors = []
-    for revision in ('main', 'refs/convert/parquet'): # the hub's own conversion, should main hold a script again
+    for revision in ('main', 'refs/convert/parquet'): # the second is the hub's own conversion, in case main holds a script again
         try:
             return datasets.load_dataset('Skylion007/openwebtext', split='train', revision=revision, num_proc=os.cpu_count())
         except Exception as e:
@@ -48,7 +48,7 @@ if __name__ == '__main__': # datasets may start processes that import this file
     parser.error = lambda message: stop(f"{message}; --help says more")
     parser.add_argument('--max_docs', type=int, default=0, help="0: all")
     parser.add_argument('--source', default='', help="a local folder instead of the download")
-    parser.add_argument('--out', default=folder, help="where the bins go")
+    parser.add_argument('--out', default=folder, help="the folder for the bins")
     args = parser.parse_args()
     if args.max_docs < 0 or args.max_docs == 1:
         stop(f"max_docs {args.max_docs} cannot be split; give at least 2, or 0 for all")

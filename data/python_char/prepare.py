@@ -1,8 +1,8 @@
 """
 Python by characters: the standard library of the interpreter that runs this, so nothing is downloaded.
 
-The same Python version gives the same bins. Every tenth file, in the order of their names, is kept to measure with, so
-that both parts hold the same kinds of modules and no file is in both.
+The same Python version gives the same bins. Every tenth file, by name, goes to val.bin, so that both splits hold the same
+kinds of modules and no file is in both.
 """
 import os
 import sys
@@ -13,7 +13,7 @@ sys.path[0] = os.path.dirname(folder)
 from prepare import stop, write_parts
 
 skipped = {'site-packages', 'dist-packages', '__pycache__', 'test', 'tests', 'idlelib', 'lib2to3', 'turtledemo', # programs and tests
-           'encodings', 'pydoc_data', 'sitecustomize.py', 'usercustomize.py'} # tables, and what differs between machines
+           'encodings', 'pydoc_data', 'sitecustomize.py', 'usercustomize.py'} # tables, and files that differ between machines
 
 library = sysconfig.get_path('stdlib')
 texts = []
