@@ -164,6 +164,7 @@ def _settle(s, given):
         torch.use_deterministic_algorithms(True)
     elif device_type == 'cuda':
         torch.set_float32_matmul_precision('high') # TF32
+        torch.backends.cuda.enable_cudnn_sdp('num_samples' not in s and s.get('mode') != 'generate') # cuDNN would plan anew for each length of text
     kernels = {'bfloat16': '_is_mkldnn_bf16_supported', 'float16': '_is_mkldnn_fp16_supported'}.get(s['dtype'])
     if device_type == 'cpu' and kernels and rank == 0 and not (torch.backends.mkldnn.is_available() and getattr(torch.ops.mkldnn, kernels)()):
         print(f"warning: this CPU has no fast {s['dtype']}; float32 can be hundreds of times faster")

@@ -374,7 +374,7 @@ PEAKS = {'B200': 2250, 'GB200': 2250, 'H200': 989, 'GH200': 989, 'H100 PCIe': 75
 def peak_flops(device, dtype):
     """The peak of a CUDA device in FLOP/s for 'bfloat16', 'float16' or 'float32'; None if it is not known."""
     name = torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda' else ''
-    part = next((part for part in PEAKS if re.search(rf'\b{part}\b', name) and 'Laptop' not in name), None)
+    part = next((part for part in PEAKS if re.search(rf'\b{part}\b', name) and not re.search('Laptop|MIG', name)), None)
     return part and 1e12 * PEAKS[part] / (1 if dtype != 'float32' else 8 if part in ('V100', 'T4') else 2)
 
 # ---- checkpoints ---------------------------------------------------------------------------------------------------------

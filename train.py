@@ -104,9 +104,8 @@ if not (data_dir := find_data(dataset)):
     refuse(f"there is no dataset {dataset!r}, neither here nor beside train.py; choose {there}, or a folder of your own")
 meta = load_meta(os.path.join(data_dir, 'meta.pkl'))
 ckpt_path, last_path, best_path = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('', '_last', '_best'))
-checkpoint = None
+saved_path, checkpoint, problem = newest_checkpoint(out_dir) if init_from in ('resume', 'auto') else (None, None, None)
 if init_from in ('resume', 'auto'):
-    saved_path, checkpoint, problem = newest_checkpoint(out_dir)
     if problem and init_from == 'resume':
         refuse(problem + (f"; {saved_path} is good, and --init_from=auto resumes from it" if checkpoint else ''))
     if problem and checkpoint:
@@ -217,7 +216,7 @@ if init_from == 'resume' and not eval_only and checkpoint.get('optimizer'):
         refuse(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {e}); give the --optimizer that made it, or --init_from=scratch")
 checkpoint = kept = None # free host memory
 for module in (model.transformer.h if fsdp else [model]) if compile else ():
-    module.compile(dynamic=False, options=dict(cpp_wrapper=device_type == 'cpu')) # in place, so that parameters keep their names
+    module.compile(dynamic=False, options=dict(cpp_wrapper=device_type == 'cpu' and not activation_checkpointing)) # in place, so that parameters keep their names
 ddp = world_size > 1 and not fsdp
 # what trains; model itself is what is saved, counted and evaluated
 wrapped = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=micro_steps == 1) if ddp else model

@@ -23,6 +23,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # torch 2.9 reads it once a process
 os.environ['HF_HUB_OFFLINE'] = '1' # read when huggingface_hub is first imported: no test fetches anything
 
 # a run of a second: every setting that makes one small

@@ -333,6 +333,16 @@ def test_processes_of_torchrun(toy, machine, monkeypatch):
     toy('--device=cuda').refused('no more processes than devices')
 
 
+def test_text_is_not_left_to_cudnn(toy, machine, monkeypatch):
+    """It would plan attention anew at each token, and training has one shape."""
+    asked = []
+    monkeypatch.setattr(torch.backends.cuda, 'enable_cudnn_sdp', asked.append)
+    machine('cuda', 1)
+    assert toy('--device=cuda', '--compile=False').code == 0
+    run('sample.py', '--device=cuda', cwd=toy.folder).refused('no checkpoint')
+    assert asked == [True, False]
+
+
 def test_cuda_without_nccl(toy, machine, monkeypatch):
     """As on Windows."""
     machine('cuda', 1)

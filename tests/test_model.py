@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from data.prepare import get_codec
-from model import GPT, GPTConfig, Muon, UserError, load_checkpoint
+from model import GPT, GPTConfig, Muon, UserError, load_checkpoint, peak_flops
 
 SMALL = dict(block_size=12, vocab_size=37, n_layer=2, n_head=2, n_embd=16)
 
@@ -198,6 +198,13 @@ def test_ngram_dropout_leaves_out_whole_rows_in_training_alone():
     share = seen[0][0] * 0.75 # of 0 to 3 rows, in all channels alike
     assert torch.allclose(share, share[:, :1].round().expand_as(share), atol=1e-5)
     assert [(share[:, 0].round() == n).float().mean().item() for n in range(4)] == pytest.approx([1 / 64, 9 / 64, 27 / 64, 27 / 64], abs=0.05)
+
+
+@pytest.mark.parametrize('name, dtype, peak', [('NVIDIA H200', 'bfloat16', 989e12), ('NVIDIA H200 MIG 1g.18gb', 'bfloat16', None), ('Tesla T4', 'float32', 65e12 / 8),
+                                               ('NVIDIA GeForce RTX 4090 Laptop GPU', 'bfloat16', None), ('NVIDIA L40S', 'float32', 181e12)])
+def test_peaks_are_of_whole_devices(monkeypatch, name, dtype, peak):
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: name)
+    assert peak_flops('cuda', dtype) == peak and peak_flops('cpu', dtype) is None
 
 
 def test_users_may_add_to_the_shape():
