@@ -48,8 +48,7 @@ def _configure(space, argv=None):
         kind = bool if key == 'compile' else type(defaults[key]) # its default is the word auto
         switches = {'true': True, '1': True, 'false': False, '0': False, **({'auto': 'auto'} if key == 'compile' else {})}
         wanted = {bool: 'True or False' + ' or auto' * (key == 'compile'), int: 'a whole number', float: 'a number', str: 'text'}[kind]
-        if isinstance(value, int) and value.bit_length() > 1000:
-            value = float('inf') # too long to be shown, and refused either way
+        value = float('inf') if isinstance(value, int) and value.bit_length() > 1000 else value # too long to be shown, and refused either way
         try:
             if kind is str:
                 result = str(value)

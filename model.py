@@ -46,9 +46,8 @@ class GPTConfig:
             value, least, wanted = getattr(self, name), int(name != 'ngrams'), {int: 'a whole number', float: 'a number', bool: 'True or False', str: 'text'}[kind]
             if type(value) not in ((int, float) if kind is float else (kind,)) or kind is int and value < least:
                 raise UserError(f"{name} must be {wanted}{f' from {least} up' * (kind is int)}, got {value!r}")
-        if self.n_layer * max(self.n_embd, 1000) ** 2 + (self.vocab_size + self.block_size + self.ngrams) * self.n_embd > 1e12:
-            raise UserError(f"n_layer {self.n_layer}, n_embd {self.n_embd}, block_size {self.block_size} and vocab_size {self.vocab_size} "
-                            "come to more parameters than fit any machine")
+        if self.n_layer * max(self.n_embd, 10000) ** 2 + (self.vocab_size + self.block_size + self.ngrams) * self.n_embd > 1e12:
+            raise UserError(f"{self} has more layers or parameters than fit any machine")
         fits = [str(n) for n in range(1, self.n_embd + 1) if self.n_embd % (n + n * self.rotary) == 0] # rotary rotates channels in pairs
         if str(self.n_head) not in fits:
             raise UserError(f"n_embd {self.n_embd} cannot be divided among n_head {self.n_head} heads; n_head may be {', '.join(fits) or 'none'}")
@@ -381,23 +380,26 @@ def peak_flops(device, dtype):
 def load_checkpoint(path):
     """The dict in a ckpt.pt, its tensors on the CPU, its parameter names without compile's prefix. Nothing in the file is
     executed. Raises UserError for a file that is missing, cut short, not a checkpoint, or that wants to run code."""
-    kinds = dict(model=dict, model_args=dict, config=dict, optimizer=(dict, type(None)), codec=(dict, type(None)), progress=dict, scaler=dict, muon=dict, wandb_id=(str, type(None)),
+    kinds = dict(model=dict, model_args=dict, config=dict, optimizer=(dict, type(None)), codec=(dict, type(None)), progress=dict, scaler=dict, muon=dict, wandb_id=(str, type(None)), activation=str,
                  iter_num=int, best_val_loss=(int, float, torch.Tensor)) # nanoGPT's is a tensor
     try:
         with warnings.catch_warnings(record=True): # torch's warnings about foreign files would add lines to the error
             checkpoint = {'config': {}, 'iter_num': 0, 'best_val_loss': 1e9, **torch.load(path, map_location='cpu', weights_only=True)}
-        wrong = [f"{k} is {f'of type {type(checkpoint[k]).__name__}' if k in checkpoint else 'missing'}" for k in kinds
-                 if (k in checkpoint or k.startswith('model')) and not isinstance(checkpoint.get(k), kinds[k])]
-        if wrong or checkpoint['iter_num'] < 0 or not {int, float} >= set(map(type, checkpoint.get('progress', {}).values())):
-            raise TypeError(', '.join(wrong) or 'iter_num or progress holds what is no count')
-        checkpoint['best_val_loss'] = float(checkpoint['best_val_loss'])
-        checkpoint['model_args'] = {'activation': checkpoint.get('activation', 'gelu')} | checkpoint['model_args'] # beside them: nanoGPT has no such field
+        if wrong := [f"{k} is {f'of type {type(checkpoint[k]).__name__}' if k in checkpoint else 'missing'}" for k in kinds
+                     if (k in checkpoint or k.startswith('model')) and not isinstance(checkpoint.get(k), kinds[k])]:
+            raise TypeError(', '.join(wrong))
+        args = checkpoint['model_args'] = {'activation': checkpoint.get('activation', 'gelu')} | checkpoint['model_args'] # beside them: nanoGPT has no such field
+        plain = lambda v: type(v) in (bool, float, str) or type(v) is int and abs(v) < 2 ** 63 # a list may hold itself many times over
+        counts = [checkpoint['iter_num'], args.get('block_size'), args.get('vocab_size'), *checkpoint.get('progress', {}).values()]
+        if not (all(map(plain, args.values())) and all(type(n) in (int, float) and abs(n) < 2 ** 63 for n in counts) and counts[0] >= 0):
+            raise TypeError('iter_num, progress or model_args holds what is no number and no word')
+        checkpoint |= dict(best_val_loss=float(checkpoint['best_val_loss']), config={k: v for k, v in checkpoint['config'].items() if plain(v)})
         checkpoint['model'] = {k.removeprefix('_orig_mod.'): v for k, v in checkpoint['model'].items()
                                if not k.endswith('.attn.bias')} # the causal mask that old files carry
         for k, v in checkpoint['model'].items():
-            if not (v.is_floating_point() and v.isfinite().all()):
-                raise ValueError(f"the weights in {k} are not finite numbers")
-            checkpoint['model'][k] = v.float()
+            if not (v.is_floating_point() and v.untyped_storage().nbytes() >= v.nbytes and v.float().isfinite().all()):
+                raise ValueError(f"the weights in {k} are not finite numbers, or there are fewer than it says") # beyond which an optimizer would write
+            checkpoint['model'][k] = v.detach().float().resolve_neg().contiguous()
     except FileNotFoundError as e:
         raise UserError(f"there is no checkpoint {path}; train first, or give the right --out_dir") from e
     except pickle.UnpicklingError as e:

@@ -100,8 +100,8 @@ def notice(text):
 
 # ---- data and checkpoint: a batch is a function of seed, split, iteration and micro-batch, whatever else happens -------------
 if not (data_dir := find_data(dataset)):
-    there = ', '.join(sorted(p.parent.name for p in Path(_here, 'data').glob('*/prepare.py')))
-    refuse(f"there is no dataset {dataset!r}, neither here nor beside train.py; choose {there}, or a folder of your own")
+    refuse(f"there is no dataset {dataset!r}, neither here nor beside train.py; choose "
+           f"{', '.join(sorted(p.parent.name for p in Path(_here, 'data').glob('*/prepare.py')))}, or a folder of your own")
 meta = load_meta(os.path.join(data_dir, 'meta.pkl'))
 ckpt_path, last_path, best_path = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('', '_last', '_best'))
 saved_path, checkpoint, problem = newest_checkpoint(out_dir) if init_from in ('resume', 'auto') else (None, None, None)
@@ -200,8 +200,8 @@ scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')
 if init_from == 'resume' and not eval_only and checkpoint.get('optimizer'):
     try:
         for o, kept in zip(optimizers, (checkpoint['optimizer'], checkpoint.get('muon')), strict=False):
-            for old, new in zip(kept['param_groups'], o.param_groups, strict=True):
-                old.update({k: v for k, v in new.items() if k != 'params'}) # the moments are the file's, the settings ours
+            kept['param_groups'] = [new for old, new in zip(kept['param_groups'], o.state_dict()['param_groups'], strict=True)
+                                    if old['params'] == new['params']] # the moments are the file's, the settings ours; loading counts the groups
             params = [p for group in o.param_groups for p in group['params']]
             for i, moments in kept['state'].items():
                 for k in ('momentum_buffer',) if o in muon else ('exp_avg', 'exp_avg_sq'):
@@ -262,8 +262,7 @@ def estimate_loss():
                 total += model(*on_device(data[split].windows(windows[i % n]), device), rows)[1] * (i < n)
         losses[split] = over_all(total).item() / n
     if sample_tokens and master_process: # prompted by the first token of val.bin
-        ids = model.generate(torch.tensor([[int(data['val'].ids()[0])]], device=device), sample_tokens, 0.8, 200, n_vocab=n_vocab)
-        losses['sample'] = decode(ids[0].tolist())
+        losses['sample'] = decode(model.generate(torch.tensor([[int(data['val'].ids()[0])]], device=device), sample_tokens, 0.8, 200, n_vocab=n_vocab)[0].tolist())
     model.train()
     return losses
 
@@ -302,7 +301,7 @@ if master_process and not eval_only:
         if free < needed:
             refuse(f"a checkpoint takes {needed / 1e9:.1f} GB, and {out_dir!r} has {free / 1e9:.1f} GB free; free some or give another --out_dir")
         os.makedirs(out_dir, exist_ok=True)
-        metrics = open(os.path.join(out_dir, 'metrics.jsonl'), 'a', buffering=1, encoding='utf-8')
+        metrics = open(os.path.join(out_dir, 'metrics.jsonl'), 'a', 1, 'utf-8', opener=lambda path, flags: os.open(path, flags | getattr(os, 'O_NOFOLLOW', 0), 0o666))
     except OSError as e:
         refuse(f"cannot write into out_dir {out_dir!r} ({e.strerror}); give another --out_dir")
     if wandb_log:

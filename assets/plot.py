@@ -33,7 +33,9 @@ def events(out_dir):
         for line in f:
             try:
                 e = json.loads(line)
-            except json.JSONDecodeError: # cut short by a crash
+            except ValueError:
+                e = None
+            if not isinstance(e, dict) or not {'event', 'iter'} <= e.keys(): # cut short by a crash
                 continue
             if e['event'] == 'start': # anew, or from a save: what was made after it counts no more
                 found = {event: {i: x for i, x in by_iter.items() if i < e['iter'] + (event == 'eval')} for event, by_iter in found.items()}

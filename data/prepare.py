@@ -228,7 +228,7 @@ def tiktoken_bpe(name):
     except (OSError, ValueError) as e: # no network, or an answer that is not the tables
         stop(f"tiktoken could not fetch the tables of {name}, which needs the network once ({str(e)[:200]})")
 
-class PlainUnpickler(pickle.Unpickler):
+class PlainUnpickler(pickle._Unpickler): # the one in Python, as a few bytes make the other ask for gigabytes
     """Reads numbers, strings and containers, and refuses anything that would import a name."""
     def find_class(self, module, name):
         raise pickle.UnpicklingError(f"it wants to import {module}.{name}")
@@ -238,15 +238,15 @@ def check_codec(meta):
     if meta is None:
         return 'tiktoken:gpt2'
     V, kind = meta['vocab_size'], meta.get('tokenizer', 'char' if {'stoi', 'itos'} & {*meta} else 'none')
-    if type(V) is not int or V < 1 or meta.get('dtype', 'uint16') not in ('uint16', 'uint32')[V > 2 ** 16:]:
+    if type(V) is not int or not 1 <= V <= 2 ** 32 or meta.get('dtype', 'uint16') not in ('uint16', 'uint32')[V > 2 ** 16:]:
         raise TypeError("its vocab_size or dtype is wrong: ids above 65,535 take uint32")
     if kind == 'char':
         stoi, itos = meta['stoi'], meta['itos']
         if not (V == len(itos) and all(type(itos[i]) is str for i in range(V))
                 and all(type(s) is str and type(i) is int and 0 <= i < V for s, i in stoi.items())):
             raise TypeError("its tables stoi and itos do not pair text with ids")
-    elif type(meta['json']) is not str if kind == 'bpe' else kind != 'none' and not str(kind).startswith('tiktoken:'):
-        raise TypeError(f"its tokenizer {kind!r} is unknown")
+    elif type(meta['json']) is not str if kind == 'bpe' else kind != 'none' and not (type(kind) is str and kind.startswith('tiktoken:')):
+        raise TypeError(f"its tokenizer {kind if type(kind) is str else type(kind).__name__!r} is unknown")
     return kind
 
 def load_meta(path):
@@ -258,6 +258,7 @@ def load_meta(path):
             meta = PlainUnpickler(io.BytesIO(f.read())).load()
         if meta is None:
             raise TypeError("it is empty")
+        meta = {k: v for k, v in meta.items() if k in ('vocab_size', 'stoi', 'itos', 'tokenizer', 'json', 'dtype') or type(v) in (int, float, str)} # else a list may hold itself many times over
         check_codec(meta)
     except Exception as e:
         stop(f"{path} is not a meta.pkl of plain data ({type(e).__name__}: {e}): not loaded")
@@ -274,6 +275,9 @@ def open_codec(meta, special=False):
         if kind == 'none':
             stop("meta.pkl has only vocab_size: such ids can be trained on, but without stoi and itos there is no text for them")
         if kind == 'bpe':
+            definition = json.loads(meta['json'])
+            if definition['model']['type'] != 'BPE' or (definition.get('normalizer') or {}).get('type') not in (None, 'NFC', 'NFD', 'NFKC', 'NFKD'):
+                raise ValueError("its model is not BPE, or it rewrites text in ways that are not safe to run")
             bpe = package('tokenizers', "this BPE").Tokenizer.from_str(meta['json'])
             bpe.no_truncation(), bpe.no_padding() # which an earlier use may have left on
             end, bpe.encode_special_tokens = bpe.token_to_id(END), not special
@@ -361,7 +365,7 @@ def write_bins(folder, pieces_from, meta, total, source=''):
             saved = json.load(f)
         if saved[0] == of and all(os.path.getsize(path + '.part') >= saved[3][split] for split, path in paths.items()):
             _, done, behind, sizes = saved # else it belongs to other input, or a power cut lost the end
-    except (OSError, ValueError):
+    except Exception: # it is not there, or not what is written here
         pass
     os.makedirs(folder, exist_ok=True)
     need, free = (total - behind) * dtype.itemsize / (4 if end is not None else 1), shutil.disk_usage(folder).free
@@ -501,7 +505,7 @@ def files_of(paths):
             inside = [os.path.join(parent, f) for parent, _, files in os.walk(place) for f in files]
             read = sorted(f for f in inside if f.lower().endswith(kinds))
             if len(read) < len(inside):
-                print(f"{place}: {len(read)} files are read; {len(inside) - len(read)} are not, as folders are searched for {', '.join(kinds)} only")
+                print(f"{clean(place)}: {len(read)} files are read; {len(inside) - len(read)} are not, as folders are searched for {', '.join(kinds)} only")
             found += read if os.path.isdir(place) else [place]
     if once := [path for path in found if os.path.exists(path) and not os.path.isfile(path)]:
         stop(f"{once[0]} can be read only once, but preparing reads text twice; write it to a file first")

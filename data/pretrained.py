@@ -44,7 +44,7 @@ def read_pretrained(model_type):
         raise UserError(f"cannot read config.json and model.safetensors of {model_type!r}; {missing}init_from takes a GPT-2 on the hub, a folder "
                         f"with one, or a word that --help lists ({type(e).__name__}: {str(e).split('. ')[0]})") from e
     able = dict(model_type=['gpt2'], layer_norm_epsilon=[1e-5], scale_attn_weights=[True], scale_attn_by_inverse_layer_idx=[False],
-                tie_word_embeddings=[True], n_inner=[4 * hf.get('n_embd', 0)], activation_function=list(ACTIVATIONS))
+                tie_word_embeddings=[True], n_inner=[4 * hf['n_embd']] if type(hf.get('n_embd')) is int else [], activation_function=list(ACTIVATIONS))
     odd = {k: hf[k] for k, v in able.items() if hf.get(k) not in (None, *v)} | {k: 'missing' for k in SIZES.values() if k not in hf}
     if odd:
         raise UserError(f"{model_type} is not a GPT-2 that this model can compute; its config.json has {odd}")
@@ -52,7 +52,7 @@ def read_pretrained(model_type):
         tensor = state.pop(name).float()
         if not name.endswith(('.attn.bias', '.attn.masked_bias', 'lm_head.weight')): # causal masks, and the tied head
             name = 'transformer.' + name.removeprefix('transformer.')
-            state[name] = tensor.t().contiguous() if name.endswith(TURNED) else tensor
+            state[name] = tensor.t().contiguous() if name.endswith(TURNED) and tensor.dim() == 2 else tensor
     return dict(bias=True, activation=ACTIVATIONS[hf.get('activation_function') or 'gelu_new'], **{k: hf[v] for k, v in SIZES.items()}), state
 
 def read_codec(model_type, otherwise=None):
