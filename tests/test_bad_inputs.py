@@ -66,6 +66,7 @@ def box(trained, tmp_path):
     *((f'{s} {k}={v}'[:50], s, [f'--{k}={v}'], [k]) for s, k, v in [
         *(('train.py', k, HUGE) for k in ('batch_size', 'n_layer', 'block_size', 'max_iters', 'gradient_accumulation_steps', 'eval_iters')),
         *(('train.py', k, v) for k in ('n_embd', 'n_head', 'n_layer', 'block_size', 'batch_size', 'eval_interval') for v in (0, -1)),
+        *(('train.py', k, 0) for k in ('log_interval', 'eval_iters', 'gradient_accumulation_steps', 'max_bad_steps', 'keep_checkpoints')),
         ('train.py', 'batch_size', 2 ** 31 - 1), ('train.py', 'n_head', 5), ('train.py', 'n_head', 64),
         ('train.py', 'learning_rate', 'nan'), ('train.py', 'learning_rate', '-1e-3'), ('train.py', 'grad_clip', 'inf'),
         ('train.py', 'learning_rate', '1e400'), ('train.py', 'dropout', '1.5'), ('train.py', 'beta1', 1), ('train.py', 'bias', 'maybe'),
@@ -118,6 +119,14 @@ def test_config_files(tmp_path, dataset, source, words):
 
 
 # ---- datasets ------------------------------------------------------------------------------------------------------------
+def endless():
+    """A small list that takes ages to print, compare or copy."""
+    x = [0]
+    for _ in range(60):
+        x = [x, x]
+    return x
+
+
 META = dict(vocab_size=3, stoi=dict(a=0, b=1, c=2), itos=dict(enumerate('abc')))
 GOOD_IDS = np.arange(400, dtype=np.uint16) % 3
 
@@ -142,6 +151,8 @@ def ids(*more):
         ('a module of two lines', b'\x80\x04\x8c\x05os\nos\x8c\x06system\x93.', ['import os os']),
         ('a list', pickle.dumps([META]), []), ('half of its tables', pickle.dumps({k: META[k] for k in ('vocab_size', 'itos')}), ['stoi']),
         *((f'vocab_size {v!r}', pickle.dumps(dict(META, vocab_size=v)), []) for v in (0, -3, '3', 3.0, None, True, 2, 4, HUGE)),
+        ('a memo of gigabytes', b'\x80\x04}r\0\0\0\x20.', []), ('a vocabulary of 10 ** 5000', pickle.dumps(dict(vocab_size=10 ** 5000, dtype='uint32')), []),
+        *((f'{k} without end', pickle.dumps(dict(META, **{k: endless()})), []) for k in ('tokenizer', 'dtype', 'vocab_size')),
         *((f'dtype {v!r}', pickle.dumps(dict(META, dtype=v)), []) for v in ('object', 'uint8', 16, [])),
         *((f'itos {v!r}', pickle.dumps(dict(META, itos=v)), []) for v in ('', {0: 'a', 1: 'b', 5: 'c'}, {0: 0, 1: 1, 2: 2}, 7)),
         *((f'stoi {v!r}', pickle.dumps(dict(META, stoi=v)), []) for v in ([], dict(a=0, b=1, c=9), dict(a='0', b=1, c=2), dict(a=-1))),
@@ -222,7 +233,9 @@ WTE, NORM = 'transformer.wte.weight', 'transformer.ln_f.weight'
     *((f'activation {v!r} beside them', put('activation', value=v), BOTH, ['activation']) for v in ('relu', [])),
     ('no tables', lambda c: c.update(codec=None), ['sample.py'], ['vocabulary of 30']),
     ('a dataset that is a number', lambda c: (c.pop('codec'), c['config'].update(dataset=7)), ['sample.py'], ['vocabulary of 30']),
-    ('no n_embd', put('model_args', 'n_embd'), BOTH, []),
+    *((f'no {k}', put('model_args', k), BOTH, []) for k in ('n_embd', 'block_size', 'vocab_size')),
+    *((f'{k} without end', put('model_args', k, value=lambda v: endless()), BOTH, ['no number and no word']) for k in ('n_layer', 'bias', 'block_size')),
+    *((f'bad_steps {v!r:.9}', put('progress', 'bad_steps', value=v), ['train.py'], ['progress']) for v in (float('nan'), 10 ** 600)),
     ('weights of another shape', put('model', NORM, value=torch.ones(31)), BOTH, ['ln_f']),
     ('a scalar for a weight', put('model', WTE, value=torch.ones(())), BOTH, []),
     ('a weight is missing', put('model', NORM), BOTH, ['ln_f']),
@@ -231,6 +244,9 @@ WTE, NORM = 'transformer.wte.weight', 'transformer.ln_f.weight'
     ('a key is a number', put('model', 5, value=torch.ones(1)), BOTH, []),
     ('whole numbers as weights', put('model', NORM, value=lambda w: w.long()), BOTH, []),
     ('complex weights', put('model', NORM, value=lambda w: w + 0j), BOTH, []),
+    ('one number for many weights', put('model', WTE, value=lambda w: torch.ones(1).expand(w.shape)), BOTH, ['fewer than it says']),
+    ('weights that overlap', put('model', WTE, value=lambda w: torch.ones(99).as_strided(w.shape, (2, 1))), BOTH, ['fewer than it says']),
+    ('weights beyond float32', put('model', NORM, value=lambda w: w.double() * 1e300), BOTH, ['finite']),
     ('sparse weights', put('model', WTE, value=lambda w: w.to_sparse()), BOTH, []),
     ('weights without values', put('model', WTE, value=lambda w: w.to('meta')), BOTH, []),
     ('a weight is nan', put('model', NORM, value=lambda w: w * float('nan')), BOTH, ['finite']),
@@ -241,6 +257,7 @@ WTE, NORM = 'transformer.wte.weight', 'transformer.ln_f.weight'
     ('no moments of one weight', put('optimizer', 'state', 0, 'exp_avg_sq'), ['train.py'], ['optimizer']),
     ('an optimizer of fewer groups', put('optimizer', 'param_groups', value=lambda g: g[:1]), ['train.py'], ['optimizer']),
     ('an optimizer of fewer weights', put('optimizer', 'param_groups', 0, 'params', value=lambda p: p[:1]), ['train.py'], ['optimizer']),
+    ("another weight's moments", put('optimizer', 'param_groups', value=lambda g: [dict(g[0], params=g[0]['params'][::-1]), g[1]]), ['train.py'], ['optimizer']),
     ('an optimizer without groups', put('optimizer', 'param_groups'), ['train.py'], ['optimizer']),
 ])
 def test_checkpoints(box, dataset, change, scripts, words):

@@ -1,4 +1,5 @@
 """A run that is interrupted anywhere goes on to the same bits, and no checkpoint is lost."""
+import itertools
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ import pytest
 import torch
 from conftest import ROOT, TINY, as_args, events, run, run_process, train
 
-from model import load_checkpoint, newest_checkpoint
+from model import load_checkpoint, newest_checkpoint, save_checkpoint
 
 
 def assert_same(a, b):
@@ -250,6 +251,41 @@ def test_a_damaged_file_is_named_and_the_one_before_is_used(dataset, tmp_path):
     assert_same(what_counts(whole)['model'], what_counts(tmp_path)['model'])
 
 
+def test_a_save_is_on_the_disk_before_it_has_its_name(trained, tmp_path, monkeypatch):
+    done, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, 'fsync', lambda fd: done.append('folder' if stat.S_ISDIR(os.fstat(fd).st_mode) else os.fstat(fd).st_size) or fsync(fd))
+    monkeypatch.setattr(os, 'replace', lambda *paths: done.append('name') or replace(*paths))
+    save_checkpoint(load_checkpoint(trained / 'ckpt.pt'), [str(tmp_path / 'ckpt.pt')])
+    assert done == [(tmp_path / 'ckpt.pt').stat().st_size, 'name', *['folder'] * (os.name == 'posix')]
+
+
+def test_saving_by_the_clock(dataset, tmp_path, monkeypatch):
+    """And the last state is evaluated wherever eval_interval stands."""
+    clock = itertools.count(0, 20)
+    monkeypatch.setattr(time, 'monotonic', lambda: next(clock)) # 20 seconds an iteration
+    train(dataset, tmp_path, save_minutes=1, eval_interval=100)
+    assert [[e['iter'] for e in events(tmp_path, kind)] for kind in ('save', 'eval')] == [[3, 6], [0, 6]]
+
+
+def test_a_save_that_fails_ends_the_run_though_later_ones_might_not(dataset, tmp_path, monkeypatch):
+    import model
+    save_checkpoint = model.save_checkpoint
+    def once(state, *more):
+        if state['iter_num'] == 3:
+            raise OSError(28, 'No space left on device')
+        save_checkpoint(state, *more)
+    monkeypatch.setattr(model, 'save_checkpoint', once)
+    run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path}).refused('could not save', 'No space left')
+    assert not (tmp_path / 'ckpt.pt').exists()
+
+
+def test_the_best_alone_goes_on(trained, tmp_path):
+    shutil.copy(trained / 'ckpt.pt', tmp_path / 'ckpt_best.pt')
+    for name in ('ckpt.pt', 'ckpt_last.pt'):
+        (tmp_path / name).write_bytes(b'cut')
+        assert newest_checkpoint(str(tmp_path))[1]['iter_num'] == 6
+
+
 def test_a_disk_that_cannot_flush_folders(dataset, tmp_path, monkeypatch):
     """As those which virtual machines share."""
     fsync = os.fsync
@@ -290,7 +326,7 @@ def test_training_goes_on_while_a_save_is_written(dataset, tmp_path, monkeypatch
     def slowly(state, paths, keep):
         log.append(('begin', state['iter_num']))
         if state['iter_num'] == 3:
-            assert fourth.wait(30) # the fourth update does not wait for the write
+            assert fourth.wait(30) # the fourth update, which is made, does not wait for the write
         save_checkpoint(state, paths, keep)
         log.append(('end', state['iter_num']))
     monkeypatch.setattr(model, 'save_checkpoint', slowly)
@@ -299,14 +335,15 @@ def test_training_goes_on_while_a_save_is_written(dataset, tmp_path, monkeypatch
 
     def counted(*args):
         updates.append(1)
-        if len(updates) == 4:
+        if len(updates) == 5:
             fourth.set()
         return clip_grad_norm_(*args)
     monkeypatch.setattr(torch.nn.utils, 'clip_grad_norm_', counted)
-    train(dataset, tmp_path, save_interval=3, eval_interval=100, max_iters=6)
+    train(dataset, tmp_path, save_interval=3, eval_interval=100, max_iters=6, keep_checkpoints=2)
     assert log == [('begin', 3), ('end', 3), ('begin', 6), ('end', 6)]
-    train(dataset, tmp_path / 'plain', eval_interval=100)
-    assert_same(what_counts(tmp_path)['model'], what_counts(tmp_path / 'plain')['model'])
+    train(dataset, tmp_path / 'plain', save_interval=3, eval_interval=100, keep_checkpoints=2)
+    for name in ('ckpt_0000003.pt', 'ckpt.pt'):
+        assert_same(what_counts(tmp_path, name)['model'], what_counts(tmp_path / 'plain', name)['model'])
 
 
 def test_a_spike_is_logged(dataset, tmp_path, monkeypatch):

@@ -451,10 +451,12 @@ def test_a_bpe_of_ones_own_is_the_same_each_time(data, tmp_path):
 
 
 @pytest.mark.parametrize('harm', [dict(json=''), dict(json='{}'), dict(json=7), dict(json=None), dict(vocab_size=5), dict(vocab_size=True), dict(tokenizer='words'),
-                                  dict(tokenizer=['bpe']), dict(tokenizer='tiktoken:words'), dict(tokenizer='tiktoken:wide'), dict(dtype='object')])
+                                  dict(tokenizer=['bpe']), dict(tokenizer='tiktoken:words'), dict(tokenizer='tiktoken:wide'), dict(dtype='object'),
+                                  dict(normalizer=dict(type='Replace', pattern=dict(String='a'), content='a' * 99)), dict(normalizer=dict(type='Precompiled', precompiled_charsmap='AAAA'))])
 def test_a_damaged_tokenizer_is_a_sentence(learned, wide, harm):
     with refused():
-        get_codec({**learned, **harm})
+        rewritten = json.dumps(dict(json.loads(learned['json']), **harm)) if 'normalizer' in harm else learned['json']
+        get_codec({**learned, 'json': rewritten, **harm})
 
 
 def test_training_and_sampling_with_a_bpe_of_ones_own(data, tmp_path):
@@ -486,7 +488,7 @@ class Pieces:
 CODEC = prepare.char_codec('0123456789')
 
 
-@pytest.mark.parametrize('harm', ['none', 'a torn tail', 'a tail that is lost', 'another text', 'a torn mark'])
+@pytest.mark.parametrize('harm', ['none', 'a torn tail', 'a tail that is lost', 'another text', 'another tokenizer', 'a torn mark', 'a strange mark'])
 def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, harm):
     monkeypatch.setattr(prepare, 'PIECE', 8)
     prepare.write_bins(str(tmp_path / 'whole'), Pieces(), CODEC, 120)
@@ -497,7 +499,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, harm):
     folder.mkdir()
     (folder / 'train.bin').write_bytes(b'an earlier one')
     with pytest.raises(SystemExit, match='goes on from here'):
-        prepare.write_bins(str(folder), Pieces(stop=26), CODEC, 120)
+        prepare.write_bins(str(folder), Pieces(stop=26), prepare.char_codec('9876543210') if harm == 'another tokenizer' else CODEC, 120)
     assert (folder / 'train.bin').read_bytes() == b'an earlier one' # until the new one is whole
     done = json.loads((folder / 'prepare.part.json').read_text(encoding='utf-8'))[1]
     assert done > 0 or os.cpu_count() > 5
@@ -505,8 +507,8 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, harm):
         part.write_bytes(part.read_bytes() + b'\7\7\7')
     elif harm == 'a tail that is lost': # the machine lost power before the disk had it all
         part.write_bytes(part.read_bytes()[:-8])
-    elif harm == 'a torn mark':
-        (folder / 'prepare.part.json').write_bytes(b'')
+    elif harm.endswith('mark'):
+        (folder / 'prepare.part.json').write_bytes(b'' if harm == 'a torn mark' else b'{"5": 5}')
     pieces = Pieces()
     prepare.write_bins(str(folder), pieces, CODEC, 120, source='another' if harm == 'another text' else '')
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == whole
@@ -572,6 +574,16 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(tmp_path, mon
     with refused('2000.0 GB'):
         prepare.write_bins(str(tmp_path), Pieces(), CODEC, 10 ** 12)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_id_that_is_too_large_is_named_when_it_is_read(tmp_path):
+    (np.arange(400, dtype=np.uint16) % 3).tofile(tmp_path / 'val.bin')
+    tokens = prepare.Tokens(tmp_path, 'val', None, 3, 8)
+    with open(tmp_path / 'val.bin', 'r+b') as f: # as beyond what is looked at in the beginning
+        f.seek(200)
+        f.write(b'\3\0')
+    with refused('the id 3'):
+        tokens.windows(np.array([95]))
 
 
 # ---- meta.pkl ------------------------------------------------------------------------------------------------------------

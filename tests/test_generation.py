@@ -295,9 +295,11 @@ def test_no_noise_when_a_sample_ends_early(trained):
 
 @pytest.mark.slow
 def test_compile_compiles_the_step(trained):
+    import torch._dynamo
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear() # of the tests before
     plain, compiled = (texts(run('sample.py', out_dir=trained, num_samples=2, compile=c, **ARGS)) for c in (False, True))
     assert plain == compiled
-    import torch._dynamo
     assert torch._dynamo.utils.counters['stats']['unique_graphs'] >= 1
 
 

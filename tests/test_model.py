@@ -125,6 +125,7 @@ def test_initialisation():
             expected = 0.02 / math.sqrt(6) if name.endswith('c_proj.weight') else 0.02
             assert p.std().item() == pytest.approx(expected, rel=0.03), name
             assert abs(p.mean().item()) < 0.001, name
+    assert not GPT(GPTConfig(**SMALL, ngrams=7)).transformer.wng.weight.any()
 
 
 def test_every_parameter_has_a_gradient_and_one_group():
@@ -200,11 +201,23 @@ def test_ngram_dropout_leaves_out_whole_rows_in_training_alone():
     assert [(share[:, 0].round() == n).float().mean().item() for n in range(4)] == pytest.approx([1 / 64, 9 / 64, 27 / 64, 27 / 64], abs=0.05)
 
 
-@pytest.mark.parametrize('name, dtype, peak', [('NVIDIA H200', 'bfloat16', 989e12), ('NVIDIA H200 MIG 1g.18gb', 'bfloat16', None), ('Tesla T4', 'float32', 65e12 / 8),
-                                               ('NVIDIA GeForce RTX 4090 Laptop GPU', 'bfloat16', None), ('NVIDIA L40S', 'float32', 181e12)])
-def test_peaks_are_of_whole_devices(monkeypatch, name, dtype, peak):
+def test_dropout_is_where_gpt2_has_it_in_training_alone(monkeypatch):
+    attend, rates, zeros = F.scaled_dot_product_attention, [], []
+    monkeypatch.setattr(F, 'scaled_dot_product_attention', lambda *a, **more: rates.append(more['dropout_p']) or attend(*a, **more))
+    model, idx = small(dropout=0.5), torch.randint(37, (2, 12))
+    for block in model.transformer.h:
+        for part in (block.attn, block.mlp):
+            part.register_forward_hook(lambda part, args, out: zeros.append((out == 0).float().mean().item()))
+    model.train()(idx), model.eval()(idx)
+    assert rates == [0.5, 0.5, 0, 0] and zeros == pytest.approx([0.5] * 4 + [0] * 4, abs=0.1)
+
+
+@pytest.mark.parametrize('name, peak, slower', [('NVIDIA H100 80GB HBM3', 989, 2), ('NVIDIA H100 PCIe', 756, 2), ('NVIDIA GB200', 2250, 2), ('NVIDIA L40S', 362, 2),
+                                                ('Tesla T4', 65, 8), ('NVIDIA GeForce RTX 4090', 165, 2), ('NVIDIA GeForce RTX 4090 Laptop GPU', None, 1),
+                                                ('NVIDIA H200 MIG 1g.18gb', None, 1)])
+def test_peaks_are_found_by_a_devices_name(monkeypatch, name, peak, slower):
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: name)
-    assert peak_flops('cuda', dtype) == peak and peak_flops('cpu', dtype) is None
+    assert [peak_flops('cuda', dtype) for dtype in ('bfloat16', 'float32')] == [peak and 1e12 * peak, peak and 1e12 * peak / slower] and peak_flops('cpu', 'float32') is None
 
 
 def test_users_may_add_to_the_shape():
@@ -274,10 +287,12 @@ def saved(model, path, prefix='', **more):
 @pytest.mark.parametrize('prefix', ['', '_orig_mod.'])
 def test_a_checkpoint_gives_the_same_model(tmp_path, prefix):
     model, idx = small(bias=True), torch.randint(37, (2, 12))
+    model.transformer.h[0].attn.register_buffer('bias', torch.ones(1, 1, 12, 12)) # the causal mask that old files carry
     again = GPT.from_checkpoint(load_checkpoint(saved(model, tmp_path / 'ckpt.pt', prefix)), dict(dropout=0.3)).eval()
     assert torch.equal(again(idx)[0], model(idx)[0])
     assert again.lm_head.weight is again.transformer.wte.weight # still one matrix
     assert again.config.dropout == 0.3 and all(p.requires_grad for p in again.parameters())
+    assert {v.dtype for v in load_checkpoint(saved(model.half(), tmp_path / 'half.pt'))['model'].values()} == {torch.float32}
 
 
 class Evil:

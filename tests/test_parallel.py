@@ -138,7 +138,8 @@ def test_a_shared_out_model_trains_in_bfloat16_on_a_cpu(runs, dataset, tmp_path)
 
 def test_recomputed_activations_change_no_bit(dataset, tmp_path):
     for out_dir, recomputed in (('kept', False), ('recomputed', True)):
-        train(dataset, tmp_path / out_dir, activation_checkpointing=recomputed, dropout=0.1)
+        blocks = train(dataset, tmp_path / out_dir, activation_checkpointing=recomputed, dropout=0.1).space['model'].transformer.h
+        assert all(('forward' in vars(block)) == recomputed for block in blocks)
     kept, recomputed = (newest_checkpoint(tmp_path / d)[1] for d in ('kept', 'recomputed'))
     assert_same(kept['model'], recomputed['model'])
 
@@ -180,6 +181,22 @@ def test_tokens_an_iteration_do_not_depend_on_processes(dataset, tmp_path):
         out = train_in(n, dataset, tmp_path / str(n), total_batch_tokens=512)
         assert 'tokens per iteration will be: 512\n' in out
         follows(tmp_path / str(n), tmp_path / '1')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('many', [1, 2])
+def test_a_signal_to_some_processes_ends_all_after_a_save(dataset, tmp_path, many):
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        env = {**os.environ, 'OMP_NUM_THREADS': '1', 'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(s.getsockname()[1])}
+    command = [sys.executable, str(ROOT / 'train.py'), *as_args({**ARGS, **LONG, 'max_iters': 10 ** 6, 'dataset': dataset, 'out_dir': tmp_path})]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**env, 'RANK': str(i), 'LOCAL_RANK': str(i)}) for i in (0, 1)]
+    while not processes[0].stdout.readline().startswith('iter 10:'):
+        assert processes[0].poll() is None
+    for process in processes[-many:]:
+        process.send_signal(signal.SIGTERM)
+    assert [end(process)[0] for process in processes] == [128 + signal.SIGTERM] * 2
+    assert newest_checkpoint(tmp_path)[1]['iter_num'] > 10
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 from conftest import ROOT, TINY, run, train
+from data.prepare import Text
 
 ONE = dict(num_samples=1, max_new_tokens=8, device='cpu')
 
@@ -81,13 +82,32 @@ def test_a_prompt_that_is_not_utf8(trained, tmp_path):
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
 def test_other_precisions(trained, dtype):
-    assert text_of(run('sample.py', out_dir=trained, dtype=dtype, **ONE))
+    result = run('sample.py', out_dir=trained, dtype=dtype, **ONE)
+    assert text_of(result) and result.space['model'].lm_head.weight.dtype == getattr(torch, dtype)
 
 
 def test_a_run_that_never_improved_can_be_sampled(dataset, tmp_path):
     train(dataset, tmp_path)
-    os.rename(tmp_path / 'ckpt.pt', tmp_path / 'ckpt_last.pt')
+    (tmp_path / 'ckpt_last.pt').write_bytes(b'not this one, if there is ckpt.pt')
     assert text_of(run('sample.py', out_dir=tmp_path, **ONE))
+    os.replace(tmp_path / 'ckpt.pt', tmp_path / 'ckpt_last.pt')
+    assert text_of(run('sample.py', out_dir=tmp_path, **ONE))
+
+
+def test_each_setting_reaches_the_model(trained, monkeypatch):
+    import model
+    seen, stream = [], model.GPT.stream
+    monkeypatch.setattr(model.GPT, 'stream', lambda self, prompts, *args: seen.append(args) or stream(self, prompts, *args))
+    run('sample.py', out_dir=trained, temperature=0.7, top_k=9, top_p=0.6, context_stride=5, **ONE)
+    assert seen[0][:6] == (8, 0.7, 9, 0.6, 5, 30)
+
+
+def test_a_stop_in_the_prompt_ends_nothing():
+    text = Text([2, 0], lambda ids: ''.join('ab\n'[i] for i in ids), 9, stop='\n')
+    text.add([0, 1])
+    assert not text.over
+    text.add([1, 2, 0])
+    assert text.over and text.fresh() == '\naabb'
 
 
 BENCH = {k: TINY[k] for k in ('n_layer', 'n_head', 'n_embd', 'block_size', 'batch_size', 'device')}

@@ -6,12 +6,15 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, TINY, as_args, events, make_dataset, run, run_process, train
 from data.prepare import find_data, load_meta
+
+from model import Float32Stays, load_checkpoint
 
 # losses of the tiny run on the tiny dataset; made on torch 2.13, CPU
 GOLDEN = [3.411781, 3.214976, 3.077309, 3.075322, 2.928594, 2.805362]
@@ -83,6 +86,17 @@ def test_resume_equals_never_having_stopped(dataset, tmp_path, more):
     assert whole == parts
 
 
+def test_bad_updates_are_counted_across_a_resume(dataset, tmp_path, monkeypatch):
+    import model
+    train(dataset, tmp_path, max_iters=1)
+    forward = model.GPT.forward
+    monkeypatch.setattr(model.GPT, 'forward', lambda self, *a: (lambda o: (o[0], o[1] * float('nan')) if self.training else o)(forward(self, *a)))
+    train(dataset, tmp_path, init_from='resume', max_iters=3, max_bad_steps=4)
+    assert load_checkpoint(tmp_path / 'ckpt.pt')['progress']['bad_steps'] == 2
+    run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'init_from': 'resume', 'max_bad_steps': 4}).refused('4 updates in a row')
+    assert len(events(tmp_path, 'log')) == 5
+
+
 def test_a_finished_run_is_left_as_it_is(trained, dataset, tmp_path):
     shutil.copytree(trained, tmp_path / 'out')
     before = (tmp_path / 'out' / 'ckpt.pt').read_bytes()
@@ -98,14 +112,15 @@ def test_evaluation_does_not_disturb_training(dataset, tmp_path):
 
 
 def test_evaluation_covers_the_split_evenly(dataset, tmp_path):
-    space = train(dataset, tmp_path, max_iters=0).space
-    model, val = space['model'].eval(), np.fromfile(dataset / 'val.bin', dtype=np.uint16)
-    # 2 batches of 4 windows: from the first token to the last, equally far apart
-    starts = np.linspace(0, len(val) - 17, 8).astype(int)
-    x = torch.from_numpy(np.stack([val[i:i + 17] for i in starts]).astype(np.int64))
-    with torch.no_grad():
-        expected = model(x[:, :-1], x[:, 1:])[1].item()
-    assert events(tmp_path, 'eval')[-1]['val'] == pytest.approx(expected, abs=1e-6)
+    model = train(dataset, tmp_path, max_iters=0, dropout=0.5).space['model'].eval()
+    for split in ('train', 'val'):
+        ids = np.fromfile(dataset / f'{split}.bin', dtype=np.uint16)
+        # 2 batches of 4 windows: from the first token to the last, equally far apart
+        starts = np.linspace(0, len(ids) - 17, 8).astype(int)
+        x = torch.from_numpy(np.stack([ids[i:i + 17] for i in starts]).astype(np.int64))
+        with torch.no_grad():
+            expected = model(x[:, :-1], x[:, 1:])[1].item()
+        assert events(tmp_path, 'eval')[-1][split] == pytest.approx(expected, abs=1e-6)
 
 
 def test_micro_batches_add_up_to_one_batch(dataset, tmp_path):
@@ -142,6 +157,8 @@ def test_learning_rate_schedule(dataset, tmp_path):
                cooldown=0.4).space['get_lr']
     assert lr(0) == pytest.approx(1 / 11) and lr(10) == lr(70) == pytest.approx(1.0)
     assert lr(90) == pytest.approx(0.55) and lr(110) == lr(999) == pytest.approx(0.1)
+    lr = train(dataset, tmp_path, max_iters=0, learning_rate=1.0, decay_lr=False).space['get_lr']
+    assert lr(0) == lr(999) == 1.0
 
 
 def test_what_nanogpt_has_not_is_in_the_file_only_where_it_is_used(dataset, trained, tmp_path):
@@ -159,6 +176,7 @@ def test_what_nanogpt_has_not_is_in_the_file_only_where_it_is_used(dataset, trai
 
 def test_muon_has_a_learning_rate_of_its_own(dataset, tmp_path):
     spaces = [train(dataset, tmp_path / str(lr), optimizer='muon', max_iters=1, muon_lr=lr, weight_decay=0.0).space for lr in (0.02, 0.001)]
+    assert all(isinstance(space['muon'][0].precision, Float32Stays) for space in spaces)
     assert all(part.grad is None for space in spaces for muon in space['muon'] for parts in muon.parts.values() for part in parts) # memory
     one, slower = (space['model'] for space in spaces)
     start = train(dataset, tmp_path / 'start', max_iters=0).space['model']
@@ -180,11 +198,12 @@ def test_eval_only_writes_nothing(dataset, trained, tmp_path):
 
 def test_the_best_is_kept_and_the_last_is_saved(dataset, tmp_path):
     """With a learning rate that ruins the model ckpt.pt stays the best, and the run goes on from its last state."""
-    args = dict(always_save_checkpoint=False, decay_lr=False, eval_interval=2)
+    args = dict(always_save_checkpoint=False, decay_lr=False, eval_interval=2, save_best=True)
     train(dataset, tmp_path, **args, max_iters=2)
     best = (tmp_path / 'ckpt.pt').read_bytes()
     train(dataset, tmp_path, **args, max_iters=4, learning_rate=10.0, init_from='resume')
     assert (tmp_path / 'ckpt.pt').read_bytes() == best
+    assert torch.load(tmp_path / 'ckpt_best.pt', weights_only=True)['iter_num'] == 2
     last = torch.load(tmp_path / 'ckpt_last.pt', weights_only=True)
     assert last['iter_num'] == 4 and last['best_val_loss'] == torch.load(tmp_path / 'ckpt.pt', weights_only=True)['best_val_loss']
     out = train(dataset, tmp_path, **args, max_iters=5, init_from='resume').out
@@ -208,7 +227,7 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_ends_the_run(dataset, tmp
 
 @pytest.mark.parametrize('optimizer', ['adamw', 'muon'])
 def test_an_update_that_is_not_finite_is_left_out(dataset, tmp_path, monkeypatch, optimizer):
-    """One poisoned micro-batch: that update is missing, the rest happen."""
+    """Two poisoned micro-batches: these updates are missing, the rest happen; they are not in a row."""
     import model
     forward, calls = model.GPT.forward, []
 
@@ -216,16 +235,17 @@ def test_an_update_that_is_not_finite_is_left_out(dataset, tmp_path, monkeypatch
         logits, loss = forward(self, idx, targets, rows)
         if self.training:
             calls.append(1)
-            if len(calls) == 3:
+            if len(calls) in (2, 4):
                 loss = loss * float('nan')
         return logits, loss
 
     monkeypatch.setattr(model.GPT, 'forward', sometimes)
-    train(dataset, tmp_path, eval_interval=100, max_iters=5, optimizer=optimizer)
-    assert [e['left_out'] for e in events(tmp_path, 'log')] == [0, 0, 1, 0, 0]
+    train(dataset, tmp_path, eval_interval=100, max_iters=5, max_bad_steps=2, optimizer=optimizer)
+    assert [e['left_out'] for e in events(tmp_path, 'log')] == [0, 1, 0, 1, 0]
+    assert 'NaN' not in (tmp_path / 'metrics.jsonl').read_text() # which is not JSON
     ckpt = torch.load(tmp_path / 'ckpt.pt', weights_only=True)
     assert all(v.isfinite().all() for v in ckpt['model'].values())
-    assert {int(s['step']) for s in ckpt['optimizer']['state'].values()} == {4}
+    assert {int(s['step']) for s in ckpt['optimizer']['state'].values()} == {3}
 
 
 def test_a_save_that_fails_leaves_the_old_file(dataset, tmp_path, monkeypatch):
@@ -311,6 +331,44 @@ def test_wandb_without_a_login_costs_a_line(dataset, tmp_path, monkeypatch):
     assert len(re.findall('^wandb is off', out, re.M)) == 1 and len(events(tmp_path, 'log')) == 6
 
 
+def test_wandb_gets_the_numbers(dataset, tmp_path, monkeypatch):
+    lines = []
+    wandb = types.SimpleNamespace(init=lambda **more: types.SimpleNamespace(id=more['id'] or 'abc'), log=lambda values, step: lines.append((step, *values)))
+    monkeypatch.setitem(sys.modules, 'wandb', wandb)
+    monkeypatch.setattr(sys, 'stdin', sys.stdin) # train.py closes it to questions
+    train(dataset, tmp_path, wandb_log=True)
+    assert [[step for step, *names in lines if name in names] for name in ('log/loss', 'eval/val')] == [[0, 1, 2, 3, 4, 5], [0, 3, 6]]
+
+
+def test_dropout_differs_between_iterations_and_processes(dataset, tmp_path, monkeypatch):
+    manual_seed, seeds = torch.manual_seed, []
+    monkeypatch.setattr(torch, 'manual_seed', lambda seed: seeds.append(seed) or manual_seed(seed))
+    for rank in '01':
+        monkeypatch.setenv('RANK', rank)
+        train(dataset, tmp_path)
+    assert len(set(seeds)) == 1 + 2 * 6 # that of the weights is one
+
+
+def test_weights_that_overflow_are_not_saved(dataset, tmp_path):
+    run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'learning_rate': 1e299, 'max_iters': 1}).refused('no longer finite at iteration 1', 'nothing was saved')
+    assert not (tmp_path / 'ckpt.pt').exists()
+
+
+def test_deterministic_asks_torch(dataset, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, 'use_deterministic_algorithms', asked.append)
+    train(dataset, tmp_path, max_iters=0, deterministic=True)
+    assert asked[0] is True
+
+
+def test_bfloat16_is_what_is_computed_in(dataset, tmp_path):
+    for dtype in ('float32', 'bfloat16'):
+        train(dataset, tmp_path / dtype, dtype=dtype, max_iters=1)
+    for kind, key in (('log', 'loss'), ('eval', 'val')):
+        one, half = (events(tmp_path / dtype, kind)[0][key] for dtype in ('float32', 'bfloat16'))
+        assert half == pytest.approx(one, abs=0.05) and half != one
+
+
 @pytest.mark.slow
 def test_a_resumed_run_is_one_run_of_wandb(dataset, tmp_path):
     """In offline mode, for real: both parts have one id, and the second goes on at the iteration where the first ended."""
@@ -391,7 +449,7 @@ def test_sampling_out_of_memory_says_what_to_lower(trained, monkeypatch):
 
 def test_rows_of_logits_at_a_time_change_nothing(dataset, tmp_path):
     train(dataset, tmp_path / 'all')
-    train(dataset, tmp_path / 'some', logit_rows=10)
+    assert train(dataset, tmp_path / 'some', logit_rows=10).space['rows'] == 10
     for event, value in (('log', 'loss'), ('eval', 'val')):
         assert [e[value] for e in events(tmp_path / 'some', event)] == pytest.approx([e[value] for e in events(tmp_path / 'all', event)], abs=1e-5)
 
@@ -427,6 +485,15 @@ def test_a_log_that_cannot_be_written_costs_a_sentence(dataset, tmp_path, monkey
     run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path}).refused('Disk quota exceeded')
 
 
+@pytest.mark.skipif(os.name != 'posix', reason='links as Unix has them')
+def test_nothing_is_written_through_a_link(dataset, tmp_path):
+    (tmp_path / 'mine').write_text('precious', encoding='utf-8')
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'metrics.jsonl').symlink_to(tmp_path / 'mine')
+    run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path / 'out'}).refused('cannot write into out_dir')
+    assert (tmp_path / 'mine').read_text(encoding='utf-8') == 'precious'
+
+
 def test_ids_that_are_no_text(dataset, tmp_path):
     """For nanoGPT's train.py a meta.pkl with vocab_size is enough."""
     ids = shutil.copytree(dataset, tmp_path / 'ids')
@@ -444,6 +511,7 @@ def test_evaluation_asks_for_no_optimizer(dataset, tmp_path):
 
 def test_resuming_says_what_is_not_as_it_was(dataset, tmp_path):
     train(dataset, tmp_path, seed=7, max_iters=3, total_batch_tokens=128)
-    out = train(dataset, tmp_path, init_from='resume', learning_rate=2e-2, total_batch_tokens=128).out
+    out, space = (lambda r: (r.out, r.space))(train(dataset, tmp_path, init_from='resume', learning_rate=2e-2, total_batch_tokens=128, weight_decay=0.5))
+    assert [g['weight_decay'] for g in space['optimizers'][0].param_groups] == [0.5, 0.0]
     assert 'not as it was: ' in out and 'seed 7 -> 1337' in out and 'learning_rate 0.01 -> 0.02' in out and 'max_iters 3 -> 6' in out
     assert not {'n_layer', 'gradient_accumulation_steps'} & set(out.split('not as it was')[1].splitlines()[0].split())

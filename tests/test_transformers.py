@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import TINY, make_dataset, run, train
 
-from model import GPT, GPTConfig, load_checkpoint
+from model import GPT, GPTConfig, UserError, load_checkpoint
 
 transformers = pytest.importorskip('transformers', reason="transformers is not installed")
 
@@ -96,6 +96,23 @@ def test_sharded_weights(tmp_path):
     assert_equal_logits(gpt2, GPT.from_pretrained(tmp_path))
 
 
+def test_a_config_without_sizes_is_refused(folder):
+    for harm in (dict(n_embd=None), dict(n_embd={})):
+        text = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
+        (folder / 'config.json').write_text(json.dumps(dict(text, **harm)), encoding='utf-8')
+        with pytest.raises(UserError, match='n_embd|n_inner'):
+            GPT.from_pretrained(folder)
+
+
+def test_names_as_in_openais_files(folder):
+    """On the hub they begin with h. or w, and masks and the head may be there too."""
+    from safetensors.torch import load_file, save_file
+    state = {k.removeprefix('transformer.'): v for k, v in load_file(folder / 'model.safetensors').items()}
+    state |= {'h.0.attn.bias': torch.ones(1, 1, 32, 32), 'h.0.attn.masked_bias': torch.tensor(-1e4), 'lm_head.weight': state['wte.weight'].clone()}
+    save_file(state, folder / 'model.safetensors')
+    assert_equal_logits(make_gpt2(), GPT.from_pretrained(folder))
+
+
 def test_half_precision_weights(tmp_path):
     gpt2 = make_gpt2().to(torch.bfloat16)
     gpt2.save_pretrained(tmp_path)
@@ -138,7 +155,7 @@ def test_only_dropout_is_overridden(folder):
 
 @pytest.mark.parametrize('key, value', [
     ('model_type', 'gptj'), ('layer_norm_epsilon', 1e-6), ('activation_function', 'relu'), ('n_inner', 100),
-    ('scale_attn_by_inverse_layer_idx', True), ('tie_word_embeddings', False)])
+    ('scale_attn_by_inverse_layer_idx', True), ('scale_attn_weights', False), ('tie_word_embeddings', False)])
 def test_other_models_are_refused(folder, key, value):
     change_config(folder, **{key: value})
     assert_refused(folder, folder, value)
@@ -299,7 +316,7 @@ def test_a_checkpoint_becomes_a_folder_with_its_tokenizer(tmp_path, kind, monkey
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / 'hf')
     encode, decode, _, end = get_codec(codec)
     assert tokenizer(TEXT).input_ids == encode(TEXT) and tokenizer.decode(encode(TEXT)) == decode(encode(TEXT)) == TEXT
-    assert tokenizer.eos_token_id == end
+    assert tokenizer.eos_token_id == end == transformers.AutoConfig.from_pretrained(tmp_path / 'hf').eos_token_id
     assert_equal_logits(transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'hf').eval(), model) if kind != 'char' else None
 
     # and back: it samples as the checkpoint does, and is finetuned on its own tokens only
