@@ -154,8 +154,8 @@ def kills(count, tmp_path, dataset):
 
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
-def test_ten_kills_cost_nothing(tmp_path, dataset):
-    kills(10, tmp_path, dataset)
+def test_six_kills_cost_nothing(tmp_path, dataset):
+    kills(6, tmp_path, dataset)
 
 
 @pytest.mark.slow
