@@ -137,7 +137,7 @@ shape = ('block_size', 'n_layer', 'n_head', 'n_embd', 'bias', 'rotary', 'ngrams'
 drops = dict(dropout=dropout, ngram_dropout=ngram_dropout)
 if init_from == 'scratch':
     model = GPT(GPTConfig(vocab_size=vocab_size, **{k: config[k] for k in shape} | drops | dict(block_size=block_size)))
-elif init_from == 'resume':
+elif init_from == 'resume': # the best loss counts only for the dataset it was measured on
     model = GPT.from_checkpoint(checkpoint, drops)
     iter_num, best_val_loss = checkpoint['iter_num'], checkpoint['best_val_loss'] if Path(str(checkpoint['config'].get('dataset', dataset))).name == Path(dataset).name else 1e9
     changed = [f'{k} {v} -> {config[k]}' for k, v in checkpoint['config'].items() if k in config and str(config[k]) != str(v)
