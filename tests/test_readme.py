@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, run
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 TEXTS = README + (ROOT / 'docs/scaling.md').read_text(encoding='utf-8')
@@ -34,6 +34,16 @@ def test_commands_name_what_there_is(command):
             assert (ROOT / word).is_file(), word
         elif word.startswith('--') and not script.startswith('data/') and word != '--help':
             assert word[2:].split('=')[0] in settings(script), word
+
+
+@pytest.mark.parametrize('command', [c for c in COMMANDS if 'nproc_per_node' in c])
+def test_processes_can_share_the_micro_batches(command, monkeypatch):
+    """That is checked first; what train.py then misses is the data."""
+    launch, _, args = command.replace('$SLURM_NNODES', '2').partition(' train.py ')
+    options = dict(word[2:].split('=') for word in shlex.split(launch) if word.startswith(('--nnodes', '--nproc_per_node')))
+    for k, v in dict(RANK=0, LOCAL_RANK=0, WORLD_SIZE=int(options.get('nnodes', 1)) * int(options['nproc_per_node'])).items():
+        monkeypatch.setenv(k, str(v))
+    run('train.py', *shlex.split(args), device='cpu', dataset='no-such-data').refused('no-such-data')
 
 
 def test_settings_of_train_that_scaling_names_are_there():
