@@ -95,12 +95,14 @@ def test_drawings_are_what_the_script_draws(name, tmp_path):
     assert (tmp_path / 'drawn.svg').read_text(encoding='utf-8') == committed, "run python assets/drawings.py"
 
 
-def test_tables_of_scaling_are_the_recorded_ones():
+def test_tables_of_scaling_are_the_recorded_ones(monkeypatch):
     result = json.loads((ROOT / 'assets/results/parallel.json').read_text(encoding='utf-8'))
     doc = (ROOT / 'docs/scaling.md').read_text(encoding='utf-8')
     for mark, rows in parallel.tables(result).items():
         assert f'<!-- {mark} -->\n{rows}\n<!-- end -->' in doc, f"{mark}: run {result['command']}"
     assert result['coefficients'] == {d: parallel.coefficients(d) for d in ('float32', 'bfloat16')}
+    monkeypatch.setattr(parallel, 'tracked', lambda *args, **how: 0) # which test_the_formula_of_memory looks at
+    assert all(v == result[k] for k, v in json.loads(json.dumps(parallel.compute())).items() if k in ('terms', 'fits', 'efficiency'))
     for target in re.findall(r'\]\((?!https://)([^)]+)\)|src="([^"]+)"', doc):
         assert (ROOT / 'docs' / ''.join(target)).is_file(), target
 
@@ -123,9 +125,15 @@ def test_compare_reads_what_a_script_prints(tmp_path):
     curve = compare.printed(lines, r'step \d+: .*val loss ([\d.]+)')
     assert [val for _, val in curve] == [3.5, 2.5, 1.5] and 0 < curve[0][0] < curve[1][0] < curve[2][0] < seconds and memory > 1
     assert curve[1][0] - curve[0][0] > 0.09 # a line counts when it is printed, not when the script ends
+    assert compare.median_ms([(0, f'iter {i}: loss 1.0, time {ms}ms') for i, ms in enumerate((900, 1, 2, 3))]) == 2 # not the first quarter
     assert compare.median_ms(lines) == 10.5 and compare.evaluation_ms(lines) > 90
     with pytest.raises(SystemExit, match='why it ended'):
         compare.process(['-c', "import sys; sys.exit('why it ended')"], tmp_path)
+
+
+def test_ratios_are_of_ours_to_theirs():
+    row, = compare.compared({'speed': [(1, 2), (4, 4), (2, 6)]})
+    assert row == dict(what='speed', theirs=[1, 4, 2], ours=[2, 4, 6], ratio=2, least=1, most=3)
 
 
 def test_compare_refuses(tmp_path):
@@ -133,6 +141,7 @@ def test_compare_refuses(tmp_path):
     run('assets/compare.py', tmp_path, 'nothing').refused("'nothing'", 'bench')
     (tmp_path / 'model.py').write_text('')
     run('assets/compare.py', tmp_path, 'bench', '--max_iters=3').refused('--max_iters=3 is no option of bench')
+    run('assets/compare.py', tmp_path, 'loss', '--compile').refused('no compiled form')
     run('assets/compare.py', tmp_path, 'loss', '--rounds=3', '--seeds=1,2').refused('3 rounds', '1,2')
     run('assets/whole_val.py', tmp_path, tmp_path / 'ckpt.pt').refused('there is no checkpoint')
 

@@ -69,13 +69,13 @@ def box(trained, tmp_path):
         *(('train.py', k, 0) for k in ('log_interval', 'eval_iters', 'gradient_accumulation_steps', 'max_bad_steps', 'keep_checkpoints')),
         ('train.py', 'batch_size', 2 ** 31 - 1), ('train.py', 'n_head', 5), ('train.py', 'n_head', 64),
         ('train.py', 'learning_rate', 'nan'), ('train.py', 'learning_rate', '-1e-3'), ('train.py', 'grad_clip', 'inf'),
-        ('train.py', 'learning_rate', '1e400'), ('train.py', 'dropout', '1.5'), ('train.py', 'beta1', 1), ('train.py', 'bias', 'maybe'),
+        ('train.py', 'learning_rate', '1e400'), ('train.py', 'dropout', '1.5'), ('train.py', 'beta1', 1), ('train.py', 'beta2', 1), ('train.py', 'ngram_dropout', 1), ('train.py', 'bias', 'maybe'),
         ('train.py', 'max_iters', '6.5'), ('train.py', 'max_iters', '0.99999999999999999999'), ('train.py', 'seed', '9007199254740993.5'),
         ('train.py', 'seed', '1e999999999'), ('train.py', 'seed', '1e-999999999'), ('train.py', 'seed', 2 ** 64), ('train.py', 'compile', 'yes'),
         ('train.py', 'block_size', 4000), ('train.py', 'block_size', 800), ('train.py', 'batch_sise', 4), ('train.py', 'init_from', 'nonsense'),
         *((s, 'device', d) for s in BASE for d in ('cuda:99', 'gpu', 'cpu:999', 'cuda:99999999999999999999')),
         *((s, 'dtype', 'float8') for s in BASE), ('train.py', 'dataset', 'nowhere'),
-        ('sample.py', 'temperature', 'nan'), ('sample.py', 'temperature', -1), ('sample.py', 'num_samples', 0), ('sample.py', 'max_new_tokens', HUGE),
+        ('sample.py', 'temperature', 'nan'), ('sample.py', 'temperature', -1), ('sample.py', 'num_samples', 0), ('sample.py', 'max_new_tokens', 0), ('sample.py', 'context_stride', 0), ('sample.py', 'max_new_tokens', HUGE),
         ('sample.py', 'top_k', -5), ('sample.py', 'n_head', 2),
         ('bench.py', 'n_embd', 0), ('bench.py', 'n_embd', 33), ('bench.py', 'n_embd', 10 ** 8), ('bench.py', 'n_layer', 10 ** 9),
         ('bench.py', 'block_size', HUGE), ('bench.py', 'batch_size', HUGE), ('bench.py', 'batch_size', 2 ** 31 - 1), ('bench.py', 'max_seconds', 0),
@@ -155,7 +155,7 @@ def ids(*more):
         *((f'{k} without end', pickle.dumps(dict(META, **{k: endless()})), []) for k in ('tokenizer', 'dtype', 'vocab_size')),
         *((f'dtype {v!r}', pickle.dumps(dict(META, dtype=v)), []) for v in ('object', 'uint8', 16, [])),
         *((f'itos {v!r}', pickle.dumps(dict(META, itos=v)), []) for v in ('', {0: 'a', 1: 'b', 5: 'c'}, {0: 0, 1: 1, 2: 2}, 7)),
-        *((f'stoi {v!r}', pickle.dumps(dict(META, stoi=v)), []) for v in ([], dict(a=0, b=1, c=9), dict(a='0', b=1, c=2), dict(a=-1))),
+        *((f'stoi {v!r}', pickle.dumps(dict(META, stoi=v)), []) for v in ([], dict(a=0, b=1, c=3), dict(a='0', b=1, c=2), dict(a=-1))),
     ]),
 ])
 def test_datasets(tmp_path, scripts, files, words):
@@ -342,7 +342,7 @@ def data(tmp_path):
                           'src/a.jsonl': b'{"text": "a"}\n' * 20,
                           'words/a.jsonl': b'{"words": "a"}\n' * 20, 'garbage/a.jsonl': b'{"text": \n' * 9, 'one/a.jsonl': b'{"text": "a"}\n',
                           'numbers/a.jsonl': b'{"text": 7}\n' * 20, 'hollow/a.jsonl': b'',
-                          'torn.jsonl': b'{"text": "a"}\n\n{"text": "a\n', 'list.jsonl': b'["text"]\n', 'garbage2/a.parquet': b'PAR1 no'}.items():
+                          'torn.jsonl': b'{"text": "a"}\n\n{"text": "a\n', 'list.jsonl': b'["text"]\n', 'deep.jsonl': b'[' * 10 ** 6, 'garbage2/a.parquet': b'PAR1 no'}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
     return tmp_path / 'data'
@@ -368,6 +368,7 @@ OWN, OWT = 'prepare.py', 'openwebtext/prepare.py'
     ('a field of numbers', OWN, ['numbers', '--name=x'], {}, ['line 1', "'text'"]),
     ('a bad line of JSON', OWN, ['src/a.jsonl', 'torn.jsonl', '--name=x'], {}, ['torn.jsonl line 3 ']),
     ('a line that is a list', OWN, ['list.jsonl', '--name=x'], {}, ['list.jsonl line 1', 'list']),
+    ('a line too deep', OWN, ['deep.jsonl', '--name=x'], {}, ['deep.jsonl line 1 is not JSON']),
     ('no Parquet', OWN, ['garbage2', '--name=x'], {}, ['a.parquet']),
     ('no match', OWN, ['*.doc', '--name=x'], {}, ["'*.doc'"]),
     ('a name that is a file', OWN, ['good.txt', '--name=prepare.py'], {}, ['prepare.py']),

@@ -163,6 +163,7 @@ def test_config_files(toy, source, changed):
 
 @pytest.mark.parametrize('source, words', [
     ('batch_sise = 3', ["'batch_sise'", "'batch_size'"]),
+    ('batch_sise = 3\nassert batch_sise', ["'batch_sise'", "'batch_size'"]), # used, but too near to be a helper
     ('batch_sise = None', ["'batch_sise'", "'batch_size'"]),
     ('import numpy as np\nlearning_rat = np.float64(1e-3)', ["'learning_rat'", "'learning_rate'"]),
     ('whole = 1.5', ['whole', 'whole number', '1.5']),
@@ -189,6 +190,12 @@ def test_refused_in_a_config_file(toy, source, words):
 def test_a_config_file_may_count_and_have_functions(toy):
     write(toy.folder, 'a.py', "def f():\n    batch_size = 7\n    return 2 * batch_size\nfor i in range(2):\n    whole = f()\n")
     agrees(toy('a.py'), whole=14)
+
+
+def test_a_config_file_in_a_folder_like_a_setting(toy):
+    (toy.folder / 'real=1').mkdir()
+    write(toy.folder, 'real=1/a.py', 'whole = 5')
+    agrees(toy('real=1/a.py'), whole=5)
 
 
 def test_config_files_are_found_beside_the_script(toy, tmp_path_factory, monkeypatch):
@@ -340,7 +347,16 @@ def test_text_is_not_left_to_cudnn(toy, machine, monkeypatch):
     machine('cuda', 1)
     assert toy('--device=cuda', '--compile=False').code == 0
     run('sample.py', '--device=cuda', cwd=toy.folder).refused('no checkpoint')
-    assert asked == [True, False]
+    write(toy.folder, 'toy.py', TOY.replace('whole = 3\n', "whole = 3\nmode = 'generate'\n")) # as bench.py has it
+    assert toy('--device=cuda', '--compile=False').code == 0
+    assert asked == [True, False, False]
+
+
+@pytest.mark.parametrize('kind, dtype, chosen', [('xpu', 'bfloat16', [0]), ('mps', 'float32', [])])
+def test_other_accelerators(toy, machine, kind, dtype, chosen):
+    indices = machine(kind, 1)
+    s = toy('--device=auto').space
+    assert (s['config']['device'], s['config']['dtype'], s['config']['compile'], indices) == (kind, dtype, False, chosen)
 
 
 def test_cuda_without_nccl(toy, machine, monkeypatch):

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,21 @@ def test_python_char(data):
     assert all((t in train) != (t in val) for t in longest) and any(t in val for t in longest) # a module is on one side only
 
 
+def test_python_char_of_another_library(data, tmp_path, monkeypatch):
+    names = [f'm{i:03}.py' for i in range(110)]
+    for name in *names, 'site-packages/x.py', 'a/test/x.py', 'config-3/x.py', '_sysconfigdata_x.py', 'x.txt':
+        (tmp_path / 'lib' / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'lib' / name).write_text(f'{name}\f\n', encoding='utf-8')
+    monkeypatch.setattr('sysconfig.get_path', lambda name: str(tmp_path / 'lib'))
+    walk = os.walk
+    monkeypatch.setattr(os, 'walk', lambda top: ((parent, folders, sorted(files, reverse=True)) for parent, folders, files in walk(top))) # disks have orders of their own
+    script = data / 'python_char' / 'prepare.py'
+    assert done(run(script)).space['texts'] == [name + '\n' for name in names]
+    for name in names[:11]:
+        (tmp_path / 'lib' / name).unlink()
+    run(script).refused('only 99 readable modules')
+
+
 def test_openwebtext_from_a_folder(data, bpe, tmp_path):
     pytest.importorskip('datasets')
     n, folder = 4000, data / 'openwebtext'
@@ -121,7 +137,7 @@ def test_openwebtext_from_a_folder(data, bpe, tmp_path):
     assert [np.count_nonzero(ids(folder / f'{name}.bin') == EOT) for name in ('train', 'val')] == [n - 2, 2] == [*map(len, split.values())]
     assert sorted(split['train'] + split['val']) == sorted(texts) and split['train'] != sorted(split['train'], key=texts.index)
     assert not list(folder.glob('*.part*'))
-    assert not (data / 'meta.pkl').exists()
+    assert not (folder / 'meta.pkl').exists()
 
 
 def test_openwebtext_refusals(data, bpe, tmp_path):
@@ -132,6 +148,29 @@ def test_openwebtext_refusals(data, bpe, tmp_path):
         run(script, source=tmp_path / 'nowhere', max_docs=n).refused('prepare.py: ', 'max_docs')
 
 
+def test_openwebtext_of_some_documents(data, bpe, tmp_path, monkeypatch):
+    """A sample of all of them, whose split is nanoGPT's; a run that was stopped goes on at any piece."""
+    datasets = pytest.importorskip('datasets')
+    texts, asked, script = [f'{i:04}' for i in range(3000)], [], data / 'openwebtext' / 'prepare.py'
+    def fetch(name, revision, **more):
+        asked.append(revision)
+        if revision == 'main':
+            raise RuntimeError('Dataset scripts are no longer supported')
+        return datasets.Dataset.from_dict(dict(text=texts))
+    monkeypatch.setattr(datasets, 'load_dataset', fetch)
+    monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path / 'cache')
+    monkeypatch.setattr(shutil, 'disk_usage', lambda folder: types.SimpleNamespace(free=54e9))
+    run(script).refused('54 GB are free', 'HF_HOME')
+    monkeypatch.setattr(shutil, 'disk_usage', lambda folder: types.SimpleNamespace(free=55e9))
+    for n, made in (2500, 2500), (9999, 3000):
+        pieces_from = done(run(script, max_docs=n)).space['pieces_from']
+        pieces = list(pieces_from(0))
+        drawn, part = (np.random.default_rng(2357).permutation(m) for m in (3000, made)) # as datasets shuffles and splits
+        assert [text for text, _, split in pieces if split == 'val'] == [texts[drawn[i]] for i in part[:len(pieces) - made or 2]]
+        assert len(set(pieces)) == made and all(list(pieces_from(k)) == pieces[k:] for k in (1, 2, 3, 1002))
+    assert asked == ['main', 'refs/convert/parquet'] * 2
+
+
 # ---- your own text -------------------------------------------------------------------------------------------------------
 def test_one_file(data, tmp_path):
     text = 'ünï line\n' * 50
@@ -139,6 +178,7 @@ def test_one_file(data, tmp_path):
     result = done(run(data / 'prepare.py', tmp_path / 'notes.txt', name='notes', tokenizer='char'))
     folder = data / 'notes'
     assert text_of(folder, 'train') == text[:405] and text_of(folder, 'val') == text[405:]
+    assert 'train.bin: 405 tokens' in result.out and 'val.bin: 45 tokens' in result.out
     assert result.out.splitlines()[-1] == 'now: python train.py config/train_shakespeare_char.py --dataset=notes --out_dir=out-notes'
 
 
@@ -146,7 +186,7 @@ def test_a_folder_of_files(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     source = tmp_path / 'texts'
     (source / 'more').mkdir(parents=True)
-    names = [f'{i:02}.txt' for i in range(10)] + ['more/a.md', 'more/b.py']
+    names = [f'{i:02}.txt' for i in range(10)] + ['more/A.MD', 'more/b.py']
     for i, name in enumerate(names):
         (source / name).write_text(chr(ord('a') + i) * 100, encoding='utf-8')
     (source / 'picture.png').write_bytes(b'\xff' * 200)
@@ -161,8 +201,10 @@ def test_short_files_in_a_folder_do_no_harm(data, tmp_path):
     source.mkdir()
     (source / '__init__.py').write_text('', encoding='utf-8')
     (source / 'code.py').write_text('x = 1\n' * 100, encoding='utf-8')
+    (source / 'more.py').write_text('y\n' * 50, encoding='utf-8')
     done(run(data / 'prepare.py', source, name='package', tokenizer='char'))
-    assert (text_of(data / 'package', 'train') + text_of(data / 'package', 'val')).count('x = 1') == 100
+    assert text_of(data / 'package', 'train') == 'x = 1\n' * 90 + '\n' + 'y\n' * 45 # a tenth of each
+    assert text_of(data / 'package', 'val') == 'x = 1\n' * 10 + '\n' + 'y\n' * 5
 
 
 def test_own_text_in_bpe(data, bpe, tmp_path):
@@ -254,11 +296,12 @@ def test_input_that_is_not_utf8(data):
 
 def test_no_network_for_the_tables_of_bpe(data, tmp_path, monkeypatch):
     tiktoken = pytest.importorskip('tiktoken')
-    def unreachable(name):
-        raise ConnectionError('no route')
-    monkeypatch.setattr(tiktoken, 'get_encoding', unreachable)
     (tmp_path / 'a.txt').write_text(TEXT, encoding='utf-8')
-    run(data / 'prepare.py', tmp_path / 'a.txt', name='x', tokenizer='gpt2').refused('prepare.py: ', 'no route')
+    for error in ConnectionError('no route'), ValueError('another hash'): # the second if a proxy answers with a page of its own
+        def unreachable(name, error=error):
+            raise error
+        monkeypatch.setattr(tiktoken, 'get_encoding', unreachable)
+        run(data / 'prepare.py', tmp_path / 'a.txt', name='x', tokenizer='gpt2').refused('prepare.py: ', str(error))
 
 
 # ---- kinds of input -------------------------------------------------------------------------------------------------------
@@ -274,7 +317,7 @@ def write_inputs(folder):
     lines = [json.dumps(row, ensure_ascii=i % 2 == 0) + '\n' * (1 + i % 3) for i, row in enumerate(rows)]
     (folder / 'a.jsonl').write_text(''.join(lines[:5]), encoding='utf-8')
     (folder / 'b.jsonl').write_text(''.join(lines[5:]) + json.dumps({'body': None}), encoding='utf-8')
-    kinds = {'a folder': ['files'], 'a pattern': ['files/**/*.txt'], 'both': ['files', 'files/0*/a.txt'], 'JSONL': ['a.jsonl', 'b.jsonl']}
+    kinds = {'a folder': ['files'], 'a pattern': ['**/a.txt'], 'both': ['files', 'files/0*/a.txt'], 'JSONL': ['a.jsonl', 'b.jsonl']}
     try:
         import pyarrow
         import pyarrow.parquet
@@ -296,6 +339,13 @@ def test_the_same_documents_from_files_lines_and_rows(data, tmp_path, monkeypatc
         assert text_of(data / 'x', 'val') == '\n'.join(DOCUMENTS[::10]), kind
     done(run(data / 'prepare.py', 'files', 'a.jsonl', name='x', field='body')) # all kinds at once
     assert text_of(data / 'x', 'val') == '\n'.join((DOCUMENTS + DOCUMENTS[:5])[::10])
+
+
+def test_between_documents_in_bpe_is_only_the_end_of_text(data, tmp_path):
+    pytest.importorskip('tokenizers')
+    write_inputs(tmp_path)
+    done(run(data / 'prepare.py', tmp_path / 'files', name='x', tokenizer='bpe:300'))
+    assert text_of(data / 'x', 'val') == ''.join(text + prepare.END for text in DOCUMENTS[::10])
 
 
 def test_what_can_be_read_only_once_is_refused(data):
@@ -345,6 +395,12 @@ def test_pieces_have_the_tokens_of_the_whole(bpe, shakespeare, monkeypatch):
     pieces = [text for text, _ in prepare.pieces_of(text[i:i + 200] for i in range(0, len(text), 200))]
     assert ''.join(pieces) == text and len(pieces) > 90
     assert [i for piece in pieces for i in bpe.encode_ordinary(piece)] == bpe.encode_ordinary(text)
+
+
+def test_pieces_end_in_a_letter_or_digit_before_a_space(monkeypatch):
+    """At other places some BPE has a token that would be cut, such as cl100k_base's of an underscore and a line end."""
+    monkeypatch.setattr(prepare, 'PIECE', 10)
+    assert [text for text, _ in prepare.pieces_of(['a b_\nc\td\u00a0e.f'])] == ['a', ' b_\nc\td\u00a0e.f']
 
 
 # ---- tokenizers ----------------------------------------------------------------------------------------------------------
@@ -438,7 +494,7 @@ def test_a_bpe_is_learned_from_text_without_spaces():
 
 def test_a_bpe_of_ones_own_is_the_same_each_time(data, tmp_path):
     pytest.importorskip('tokenizers')
-    (tmp_path / 'a.txt').write_text('the cat and the dog ünï\n' * 99, encoding='utf-8')
+    (tmp_path / 'a.txt').write_text('the cat and the dog ünï\n' * 99 + 'zz' * 60, encoding='utf-8') # the end is of val.bin
     made = []
     for seed in '12':
         result = run_process(data / 'prepare.py', tmp_path / 'a.txt', name='x', tokenizer='bpe:290', env=dict(PYTHONHASHSEED=seed))
@@ -447,7 +503,7 @@ def test_a_bpe_of_ones_own_is_the_same_each_time(data, tmp_path):
     assert made[0] == made[1] and set(made[0]) == {'train.bin', 'val.bin', 'meta.pkl'}
     meta = load_meta(str(data / 'x' / 'meta.pkl'))
     assert set(meta) == {'vocab_size', 'tokenizer', 'json'} and 257 < meta['vocab_size'] <= 290
-    assert len(ids(data / 'x' / 'train.bin')) < 99 * 24 * 0.9 / 3
+    assert len(ids(data / 'x' / 'train.bin')) < 99 * 24 * 0.9 / 3 and 'zz' not in meta['json']
 
 
 @pytest.mark.parametrize('harm', [dict(json=''), dict(json='{}'), dict(json=7), dict(json=None), dict(vocab_size=5), dict(vocab_size=True), dict(tokenizer='words'),
@@ -501,7 +557,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, harm):
     with pytest.raises(SystemExit, match='goes on from here'):
         prepare.write_bins(str(folder), Pieces(stop=26), prepare.char_codec('9876543210') if harm == 'another tokenizer' else CODEC, 120)
     assert (folder / 'train.bin').read_bytes() == b'an earlier one' # until the new one is whole
-    done = json.loads((folder / 'prepare.part.json').read_text(encoding='utf-8'))[1]
+    _, done, behind, _ = json.loads((folder / 'prepare.part.json').read_text(encoding='utf-8'))
     assert done > 0 or os.cpu_count() > 5
     if harm == 'a torn tail': # killed while it wrote
         part.write_bytes(part.read_bytes() + b'\7\7\7')
@@ -509,6 +565,8 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, harm):
         part.write_bytes(part.read_bytes()[:-8])
     elif harm.endswith('mark'):
         (folder / 'prepare.part.json').write_bytes(b'' if harm == 'a torn mark' else b'{"5": 5}')
+    elif harm == 'none':
+        monkeypatch.setattr(shutil, 'disk_usage', lambda folder: types.SimpleNamespace(free=2 * (120 - behind))) # room for the rest, no more
     pieces = Pieces()
     prepare.write_bins(str(folder), pieces, CODEC, 120, source='another' if harm == 'another text' else '')
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == whole
@@ -537,6 +595,17 @@ def test_a_run_of_the_command_goes_on(data, tmp_path, monkeypatch):
     assert {p.name: p.read_bytes() for p in (data / 'x').iterdir()} == whole
 
 
+def test_a_run_goes_on_only_with_the_same_files_and_field(tmp_path, monkeypatch):
+    path, sources = tmp_path / 'a.jsonl', []
+    monkeypatch.setattr(prepare, 'write_bins', lambda *args: sources.append(args[4]))
+    path.write_text(json.dumps(dict(text='a' * 200, body='b' * 200)), encoding='utf-8')
+    for second, field in (1, 'text'), (1, 'text'), (2, 'text'), (2, 'body'):
+        os.utime(path, (second, second)) # as if another text of this length were written
+        monkeypatch.setattr(sys, 'argv', ['prepare.py', str(path), '--name=x', f'--field={field}'])
+        prepare.main()
+    assert sources[0] == sources[1] != sources[2] != sources[3]
+
+
 @pytest.mark.skipif(os.name != 'posix', reason="the shell's way to close streams")
 def test_without_a_console(data, tmp_path):
     (tmp_path / 'a.txt').write_text('some text ' * 50, encoding='utf-8')
@@ -562,7 +631,8 @@ def test_no_more_is_read_than_is_soon_written(tmp_path, monkeypatch):
     pieces, ahead, replace = Pieces(n=2000), [], os.replace
     def counting(a, b):
         if str(b).endswith('.json'):
-            done = json.loads(Path(a).read_text(encoding='utf-8'))[1]
+            _, done, _, sizes = json.loads(Path(a).read_text(encoding='utf-8'))
+            assert all((tmp_path / 'x' / f'{split}.bin.part').stat().st_size >= n for split, n in sizes.items()) # if it is killed now
             ahead.append(pieces.given - done)
         replace(a, b)
     monkeypatch.setattr(prepare.os, 'replace', counting)
@@ -570,9 +640,10 @@ def test_no_more_is_read_than_is_soon_written(tmp_path, monkeypatch):
     assert len(ahead) > 900 and max(ahead) <= 2 * (2 * os.cpu_count() + 1)
 
 
-def test_a_disk_without_room_is_refused_before_anything_is_written(tmp_path, monkeypatch):
-    with refused('2000.0 GB'):
-        prepare.write_bins(str(tmp_path), Pieces(), CODEC, 10 ** 12)
+def test_a_disk_without_room_is_refused_before_anything_is_written(tmp_path, learned):
+    for codec, need in (CODEC, '2000.0 GB'), (learned, '500.0 GB'): # a token of BPE is about four characters
+        with refused(need):
+            prepare.write_bins(str(tmp_path), Pieces(), codec, 10 ** 12)
     assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,5 @@
 """sample.py and bench.py as their users see them."""
+import itertools
 import os
 import re
 import shutil
@@ -129,7 +130,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(trained):
 
 
 def test_ctrl_c_ends_in_a_sentence(trained, monkeypatch):
-    monkeypatch.setattr('model.GPT.stream', lambda *args: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr('model.GPT.stream', lambda *args: signal.default_int_handler(signal.SIGINT, None)) # a background job ignores the signal
     run('sample.py', out_dir=trained, device='cpu').refused('stopped')
 
 
@@ -138,9 +139,24 @@ def test_bench_does_not_take_the_current_folder(dataset):
 
 
 def test_bench_on_a_dataset(dataset):
-    out = run('bench.py', dataset=dataset, **BENCH).out
-    assert 'made-up' not in out and 'time per iteration' in out
+    result = run('bench.py', dataset=dataset, **BENCH)
+    out, s = result.out, result.space
+    assert 'made-up' not in out and re.findall(r'^(\d+) steps', out, re.M) == ['10', '20'] == [str(10), str(s['n'])]
+    assert {int(of['step']) for of in s['optimizer'].state.values()} == {30} and len(s['optimizer'].state) == len(list(s['model'].parameters()))
+    assert all(p.grad is None for p in s['model'].parameters()) # each step updates, by its own gradients
+    ms, mfu = map(float, re.search(r'iteration: ([\d.]+)ms, MFU: ([\d.]+)%', out).groups())
+    assert mfu == pytest.approx(100 * s['model'].estimate_mfu(4, ms / 1000, s['peak']), abs=0.006)
+    assert float(re.search(r'^([\d,]+) tokens/s', out, re.M)[1].replace(',', '')) == pytest.approx(4 * 16 * 1000 / ms, rel=0.01)
     assert 'made-up' in run('bench.py', dataset=dataset, real_data=False, **BENCH).out
+
+
+def test_bench_ends_in_time_and_computes_in_dtype(tmp_path, monkeypatch):
+    import model
+    seen, forward = [], model.GPT.forward
+    monkeypatch.setattr(model.GPT, 'forward', lambda *args: seen.append(torch.is_autocast_enabled('cpu')) or forward(*args))
+    monkeypatch.setattr('time.perf_counter', itertools.count().__next__) # each look at the clock takes a second
+    out = run('bench.py', cwd=tmp_path, real_data=False, max_seconds=3, dtype='bfloat16', **BENCH).out
+    assert re.findall(r'^(\d+) steps', out, re.M) == ['3', '3'] and seen == [True] * 6
 
 
 def test_bench_writes_a_trace(dataset, tmp_path):

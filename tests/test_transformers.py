@@ -201,7 +201,8 @@ def test_scripts_refuse_in_one_line(folder, bpe_style, tmp_path):
 
 def test_a_tokenizer_that_does_not_fit_is_refused(folder):
     run('sample.py', init_from=folder, device='cpu').refused('vocabulary of 61', str(folder / 'tokenizer.json'), 'is missing')
-    for text, *words in (('{"model": {', 'no tokenizer that can be read'), ('{"model": {"vocab": []}}', 'no tokenizer that can be read'),
+    for text, *words in ((json.dumps({'model': {'type': 'BPE', 'vocab': {'a': 60}}, 'decoder': {'type': 'Metaspace'}, 'added_tokens': []}), 'no BPE of bytes'),
+                         ('{"model": {', 'no tokenizer that can be read'), ('{"model": {"vocab": []}}', 'no tokenizer that can be read'),
                          (json.dumps({'model': {'type': 'Unigram', 'vocab': {'ab': 1}}}), 'Unigram that is no BPE of bytes'),
                          (json.dumps({'model': {'type': 'BPE', 'vocab': {'a': 61}}, 'decoder': {'type': 'ByteLevel'}, 'added_tokens': []}), 'with one of 62')):
         (folder / 'tokenizer.json').write_text(text, encoding='utf-8')
@@ -306,9 +307,9 @@ def test_a_checkpoint_becomes_a_folder_with_its_tokenizer(tmp_path, kind, monkey
         monkeypatch.setattr('data.prepare.tiktoken_bpe', lambda name: encoding)
     if kind == 'gpt2' and not os.environ.get('TIKTOKEN_CACHE_DIR'):
         pytest.skip("GPT-2's tables would have to be fetched; set TIKTOKEN_CACHE_DIR")
-    codec = {'char': lambda: char_codec(sorted(set(TEXT))), 'gpt2': lambda: None, 'bpe:300': lambda: bpe_codec([TEXT], 300),
+    codec = {'char': lambda: char_codec(sorted(set(TEXT), reverse=True)), 'gpt2': lambda: None, 'bpe:300': lambda: bpe_codec([TEXT], 300),
              'cl100k': lambda: {'vocab_size': 271, 'tokenizer': 'tiktoken:like_cl100k'}}[kind]()
-    model = ours(False, 'gelu', codec['vocab_size'] if codec else 50304)
+    model = ours(False, 'gelu', codec['vocab_size'] if codec else 50257) # as nanoGPT's, finetuned from GPT-2
     torch.save(dict(model=model.state_dict(), model_args={k: v for k, v in vars(model.config).items() if k not in ('activation', 'rotary', 'ngrams', 'ngram_dropout')},
                     codec=codec), tmp_path / 'ckpt.pt')
     done = run('data/pretrained.py', tmp_path / 'ckpt.pt', tmp_path / 'hf')
@@ -316,14 +317,16 @@ def test_a_checkpoint_becomes_a_folder_with_its_tokenizer(tmp_path, kind, monkey
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / 'hf')
     encode, decode, _, end = get_codec(codec)
     assert tokenizer(TEXT).input_ids == encode(TEXT) and tokenizer.decode(encode(TEXT)) == decode(encode(TEXT)) == TEXT
-    assert tokenizer.eos_token_id == end == transformers.AutoConfig.from_pretrained(tmp_path / 'hf').eos_token_id
+    config = transformers.AutoConfig.from_pretrained(tmp_path / 'hf')
+    assert tokenizer.eos_token_id == end == config.eos_token_id == config.bos_token_id
+    assert config.resid_pdrop == config.embd_pdrop == config.attn_pdrop == 0 # transformers' own are 0.1
     assert_equal_logits(transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'hf').eval(), model) if kind != 'char' else None
 
     # and back: it samples as the checkpoint does, and is finetuned on its own tokens only
     texts = [run('sample.py', num_samples=1, max_new_tokens=9, start='The fox', temperature=0, device='cpu', **place).out.split('M\n')[-1]
              for place in (dict(out_dir=tmp_path), dict(init_from=tmp_path / 'hf'))]
     assert texts[0] == texts[1] and 'The fox' in texts[0]
-    data, others = make_dataset(tmp_path / 'data'), bpe_codec(['other words'], 300) if kind in ('bpe:300', 'cl100k') else char_codec(sorted(set(TEXT), reverse=True))
+    data, others = make_dataset(tmp_path / 'data'), bpe_codec(['other words'], 300) if kind in ('bpe:300', 'cl100k') else char_codec(sorted(set(TEXT)))
     settings = {**TINY, 'max_iters': 1, 'init_from': tmp_path / 'hf', 'dataset': data, 'out_dir': tmp_path / 'out'}
     (data / 'meta.pkl').write_bytes(pickle.dumps({**others, **({'vocab_size': codec['vocab_size']} if codec else {})}))
     run('train.py', **settings).refused('other tokens')
@@ -360,6 +363,34 @@ def test_tokenizers_as_others_leave_them(tmp_path):
     (tmp_path / 'merges.txt').write_text('\n'.join(' '.join(m) for m in model['merges']), encoding='utf-8')
     encode = get_codec(read_codec(tmp_path))[0]
     assert [encode(texts[i]) for i in (0, 1, 3)] == [wanted[i] for i in (0, 1, 3)]
+
+
+def test_another_bpe_of_as_many_ids_is_not_gpt2s(tmp_path):
+    from data.pretrained import read_codec
+    model, end = dict(type='BPE', vocab={f'x{i}': i for i in range(50256)}), dict(content='<|endoftext|>', id=50256)
+    (tmp_path / 'tokenizer.json').write_text(json.dumps(dict(model=model, decoder=dict(type='ByteLevel'), added_tokens=[end])), encoding='utf-8')
+    assert read_codec(tmp_path)['vocab_size'] == 50257
+
+
+def test_an_older_tokenizer_without_end_of_text_gets_none(tmp_path):
+    from data.pretrained import read_codec
+    pytest.importorskip('tokenizers')
+    (tmp_path / 'vocab.json').write_text('{"a": 0, "b": 1}', encoding='utf-8')
+    (tmp_path / 'merges.txt').write_text('', encoding='utf-8')
+    assert read_codec(tmp_path)['vocab_size'] == 2
+
+
+def test_a_config_without_an_activation_is_of_openais_kind(folder):
+    change_config(folder, activation_function=None)
+    assert_equal_logits(make_gpt2(), GPT.from_pretrained(folder))
+
+
+def test_what_is_fetched_from_the_hub(monkeypatch):
+    from huggingface_hub.utils import filter_repo_objects
+    from data.pretrained import folder_of
+    files = ['config.json', 'model.safetensors', 'model-00001-of-00002.safetensors', 'tokenizer.json', 'vocab.json', 'merges.txt', 'pytorch_model.bin', 'onnx/a.onnx']
+    monkeypatch.setattr('huggingface_hub.snapshot_download', lambda name, allow_patterns: list(filter_repo_objects(files, allow_patterns=allow_patterns)))
+    assert folder_of('someone/gpt2') == files[:6]
 
 
 def test_weights_in_half_precision_beside_the_whole_ones_are_left_alone(tmp_path):
