@@ -16,7 +16,7 @@ import tempfile
 import time
 
 import numpy as np
-from compare import provenance
+from compare import provenance, stop
 from tqdm import tqdm
 from whole_val import whole_val
 
@@ -48,6 +48,8 @@ parser.add_argument('--seeds', default='1337,7,42')
 parser.add_argument('--out', default=os.path.join(HERE, 'results', 'ablations-cpu.json'))
 parser.add_argument('--settings', default='', help="of all runs, such as --settings='--max_iters=2 --lr_decay_iters=2'")
 args = parser.parse_args()
+if not os.path.exists(os.path.join(args.dataset, 'meta.pkl')):
+    stop(f"{args.dataset!r} is no character dataset; prepare one first, python data/shakespeare_char/prepare.py")
 ids = np.fromfile(os.path.join(args.dataset, 'train.bin'), '<u2')
 rows, bar = [], tqdm(total=len(VARIANTS) * len(args.seeds.split(',')), disable=None)
 with tempfile.TemporaryDirectory() as folder:

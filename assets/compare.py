@@ -234,11 +234,17 @@ JOBS = {
 
 def provenance(command, device='cpu'):
     """What a figure was measured by and on."""
-    git = subprocess.run(['git', '-C', ROOT, 'describe', '--always', '--dirty'], capture_output=True, text=True).stdout.strip()
+    git = shutil.which('git') and subprocess.run(['git', '-C', ROOT, 'describe', '--always', '--dirty'], capture_output=True, text=True).stdout.strip()
     name = torch.cuda.get_device_name() if device == 'cuda' else platform.processor() or platform.machine()
     if os.path.exists('/proc/cpuinfo') and device == 'cpu':
         name = next((line.split(':')[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name')), name)
     return dict(command=command, commit=git, device=name, threads=torch.get_num_threads(), torch=torch.__version__, python=platform.python_version())
+
+def check_device(device):
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as e: # what torch raises depends on how it was built
+        stop(f"device {device!r} is not on this machine ({str(e).splitlines()[0]})")
 
 def record(rows):
     """Write rows, with what they were measured by, to args.out."""
@@ -275,6 +281,7 @@ if __name__ == '__main__':
     args.rounds = args.rounds or dict(bench=60, loss=3).get(args.job, 7)
     if not os.path.isfile(os.path.join(args.peer, 'model.py')):
         stop(f"there is no model.py in {args.peer}; give a clone of nanoGPT")
+    check_device(args.device)
     if args.more and args.job in ('sample', 'long', 'bench'):
         stop(f"{args.more[0]} is no option of {args.job}, which runs no train.py")
     if args.compile and args.job in ('sample', 'long', 'loss'):

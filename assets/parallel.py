@@ -202,6 +202,10 @@ def draw(path):
     figure.savefig(path, metadata={'Date': None}, transparent=True)
 
 if __name__ == '__main__':
+    try:
+        import matplotlib # noqa: F401 before anything is written
+    except ImportError:
+        sys.exit("parallel.py: drawing needs the package matplotlib: pip install matplotlib")
     result = compute()
     with open(os.path.join(HERE, 'results', 'parallel.json'), 'w', encoding='utf-8') as f:
         json.dump(result, f, indent=1)

@@ -21,6 +21,9 @@ import numpy as np
 import torch
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+from data.prepare import stop # noqa: E402
+
 SHAPES = {'the CPU recipe’s shape': dict(n_layer=4, n_head=4, n_embd=128, block_size=64, batch_size=12, max_iters=40),
           '6 layers × 384, block 256, batch 2': dict(n_layer=6, n_head=6, n_embd=384, block_size=256, batch_size=2, max_iters=6)}
 WAYS = {'one': (1, []), 'ddp': (2, []), 'ddp, bfloat16 gradients': (2, ['--bf16_gradients=True']), 'fsdp': (2, ['--fsdp=True'])}
@@ -30,6 +33,8 @@ parser.add_argument('--rounds', type=int, default=3)
 parser.add_argument('--shapes', type=int, default=2, help="how many of the shapes")
 parser.add_argument('--link', help="tc's word for a rate, such as 200mbit")
 args = parser.parse_args()
+if args.rounds < 1:
+    stop(f"got --rounds={args.rounds}; give 1 or more")
 
 def tokens_per_s(folder, shape, n, more):
     """Of a run of train.py in n processes; the losses of the last line go along, to show that all did the same."""
@@ -50,7 +55,8 @@ def slow(command):
     """Have tc add or delete the link's rate."""
     if args.link:
         rate = f'tbf rate {args.link} burst 256kb latency 400ms' if command == 'add' else ''
-        subprocess.run(f'tc qdisc {command} dev lo root {rate}'.split(), check=True)
+        if subprocess.run(f'tc qdisc {command} dev lo root {rate}'.split()).returncode:
+            stop(f"tc could not {command} --link={args.link}; it takes root, and a rate such as 200mbit")
 
 rows = []
 slow('add')

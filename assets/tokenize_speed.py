@@ -18,6 +18,8 @@ import time
 from importlib.metadata import version
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+from data.prepare import read_text # noqa: E402
 
 def plain(path, folder):
     """The plain way, with the split of data/prepare.py: every tenth document goes to val.bin."""
@@ -67,8 +69,7 @@ args = parser.parse_args()
 if args.plain:
     plain(args.text, args.plain)
     sys.exit()
-with open(args.text, encoding='utf-8') as f:
-    paragraphs = f.read().split('\n\n')
+paragraphs = read_text(args.text).split('\n\n')
 rows = []
 with tempfile.TemporaryDirectory() as place:
     for size in (20, 100):

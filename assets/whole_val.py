@@ -26,6 +26,7 @@ def whole_val(path, folder, T=None):
     return total / n, checkpoint['iter_num']
 
 if __name__ == '__main__':
-    folder, *paths = sys.argv[1:]
-    for path in paths:
-        print("{}: {:.4f} after {} iterations".format(path, *whole_val(path, folder)))
+    if len(sys.argv) < 3:
+        stop(f"got {' '.join(sys.argv[1:]) or 'nothing'}; give a dataset's folder and checkpoints, as in data/shakespeare_char out-shakespeare-char/ckpt.pt")
+    for path in sys.argv[2:]:
+        print("{}: {:.4f} after {} iterations".format(path, *whole_val(path, sys.argv[1])))

@@ -328,7 +328,7 @@ def get_codec(meta):
 # ---- writing -----------------------------------------------------------------------------------------------------------
 def on_all_cores(function, items):
     """Yield function(item) for each item, in order, a few at a time in threads; function has to release Python's lock."""
-    waiting, cores = deque(), os.cpu_count() or 1
+    waiting, cores = deque(), min(os.cpu_count() or 1, 16) # what waits takes memory
     with ThreadPoolExecutor(cores) as pool:
         for item in items:
             waiting.append(pool.submit(function, item))
@@ -385,6 +385,8 @@ def write_bins(folder, pieces_from, meta, total, source=''):
             for split, f in files.items():
                 sizes[split] += f.write(ids[split])
                 f.flush()
+                if f.tell() != sizes[split]: # the file's end
+                    stop(f"another process is writing into {folder}; let one finish, the same command goes on from what is there")
             done, behind = done + len(group), behind + characters
             write_whole(mark, json.dumps([of, done, behind, sizes]).encode())
             bar.update(characters)

@@ -95,8 +95,8 @@ def check_tokens(model_type, meta, dataset):
 
 def write_pretrained(model, folder, end=None, tokenizer=None):
     """
-    Write config.json and model.safetensors of a GPT whose <|endoftext|> has the id end, and the tokenizer if given, into folder. Raises
-    UserError if transformers' GPT-2 cannot compute the model, or the folder cannot be written.
+    Write config.json and model.safetensors of a GPT whose <|endoftext|> has the id end, and what tokenizer, a function if given, returns,
+    into folder. Raises UserError if transformers' GPT-2 cannot compute the model, or the folder cannot be written.
     """
     c = model.config
     if c.rotary or c.ngrams:
@@ -117,7 +117,7 @@ def write_pretrained(model, folder, end=None, tokenizer=None):
     theirs.load_state_dict({k: v.t().contiguous() if k.endswith(TURNED) else v for k, v in state.items()}, assign=True)
     theirs.tie_weights()
     try:
-        for part in (tokenizer, theirs) if tokenizer else (theirs,):
+        for part in (tokenizer(), theirs) if tokenizer else (theirs,):
             part.save_pretrained(folder)
     except Exception as e: # safetensors has errors of its own
         raise UserError(f"cannot write into {folder} ({e})") from e
@@ -151,7 +151,7 @@ if __name__ == '__main__':
             stop(f"{sys.argv[1]} does not say what its {checkpoint['model_args']['vocab_size']} ids stand for, as nanoGPT's files of characters do not: go on "
                  "training from it with --init_from=resume for an iteration, which writes that down")
         model, codec = GPT.from_checkpoint(checkpoint), checkpoint.get('codec')
-        write_pretrained(model, sys.argv[2], get_codec(codec)[3], tokenizer_of(codec))
+        write_pretrained(model, sys.argv[2], get_codec(codec)[3], lambda: tokenizer_of(codec))
     except (UserError, OSError, ImportError) as e:
         stop(e)
     print(f"{sys.argv[2]}: a {GPTConfig(**checkpoint['model_args'])} for transformers")

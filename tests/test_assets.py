@@ -131,6 +131,12 @@ def test_compare_reads_what_a_script_prints(tmp_path):
         compare.process(['-c', "import sys; sys.exit('why it ended')"], tmp_path)
 
 
+def test_provenance_without_git(monkeypatch):
+    monkeypatch.setenv('PATH', '')
+    found = compare.provenance('a command')
+    assert not found['commit'] and found['command'] == 'a command' and found['torch']
+
+
 def test_ratios_are_of_ours_to_theirs():
     row, = compare.compared({'speed': [(1, 2), (4, 4), (2, 6)]})
     assert row == dict(what='speed', theirs=[1, 4, 2], ours=[2, 4, 6], ratio=2, least=1, most=3)
@@ -143,7 +149,21 @@ def test_compare_refuses(tmp_path):
     run('assets/compare.py', tmp_path, 'bench', '--max_iters=3').refused('--max_iters=3 is no option of bench')
     run('assets/compare.py', tmp_path, 'loss', '--compile').refused('no compiled form')
     run('assets/compare.py', tmp_path, 'loss', '--rounds=3', '--seeds=1,2').refused('3 rounds', '1,2')
+    run('assets/compare.py', tmp_path, 'small', '--device=cuda:99').refused("device 'cuda:99' is not on this machine")
     run('assets/whole_val.py', tmp_path, tmp_path / 'ckpt.pt').refused('there is no checkpoint')
+
+
+@pytest.mark.parametrize('script, args, words', [
+    ('ablations.py', ['nowhere'], ["'nowhere' is no character dataset", 'prepare']),
+    ('whole_val.py', ['data/x'], ['got data/x', 'checkpoints']),
+    ('save_pause.py', [], ['got nothing', 'give a folder']),
+    ('save_pause.py', ['.', 'x'], ['got . x', 'how many rounds']),
+    ('tokenize_speed.py', ['nowhere'], ['cannot read nowhere']),
+    ('scaling_processes.py', ['--rounds=0'], ['--rounds=0', '1 or more']),
+])
+def test_measurements_refuse(monkeypatch, script, args, words):
+    monkeypatch.syspath_prepend(ROOT / 'assets')
+    run(f'assets/{script}', *args).refused(*words)
 
 
 def test_whole_val_is_the_mean_over_windows(dataset, trained):

@@ -625,6 +625,22 @@ def test_a_disk_that_refuses_costs_a_sentence(data, monkeypatch):
     run(data / 'python_char' / 'prepare.py').refused('Permission denied', 'train.bin.part')
 
 
+def test_two_that_write_one_dataset_end_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, 'PIECE', 8)
+    def pieces_from(start):
+        for i, piece in enumerate(Pieces(n=2000)(start)):
+            if i == 1000:
+                with open(tmp_path / 'train.bin.part', 'ab') as f: # as the other one does
+                    f.write(b'\1\0')
+            yield piece
+    with refused('another process is writing'):
+        prepare.write_bins(str(tmp_path), pieces_from, CODEC, 8000)
+    assert not (tmp_path / 'train.bin').exists()
+    prepare.write_bins(str(tmp_path), Pieces(n=2000), CODEC, 8000)
+    prepare.write_bins(str(tmp_path / 'alone'), Pieces(n=2000), CODEC, 8000)
+    assert all((tmp_path / name).read_bytes() == (tmp_path / 'alone' / name).read_bytes() for name in ('train.bin', 'val.bin'))
+
+
 def test_no_more_is_read_than_is_soon_written(tmp_path, monkeypatch):
     """Of a long input only a few groups are in memory at a time."""
     monkeypatch.setattr(prepare, 'PIECE', 8) # two pieces

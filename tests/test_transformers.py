@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 import shutil
+import sys
 
 import pytest
 import torch
@@ -363,6 +364,17 @@ def test_tokenizers_as_others_leave_them(tmp_path):
     (tmp_path / 'merges.txt').write_text('\n'.join(' '.join(m) for m in model['merges']), encoding='utf-8')
     encode = get_codec(read_codec(tmp_path))[0]
     assert [encode(texts[i]) for i in (0, 1, 3)] == [wanted[i] for i in (0, 1, 3)]
+
+
+def test_without_transformers_a_checkpoint_is_refused_for_the_reason_that_counts(trained, tmp_path, monkeypatch):
+    for name in ('transformers', 'tokenizers'):
+        monkeypatch.setitem(sys.modules, name, None) # as if they were not installed
+    run('data/pretrained.py', trained / 'ckpt.pt', tmp_path / 'hf').refused('pip install transformers')
+    checkpoint = torch.load(trained / 'ckpt.pt')
+    checkpoint['model_args']['rotary'] = bool(checkpoint['model'].pop('transformer.wpe.weight').numel())
+    torch.save(checkpoint, tmp_path / 'ckpt.pt')
+    run('data/pretrained.py', tmp_path / 'ckpt.pt', tmp_path / 'hf').refused('no rotary positions')
+    assert not (tmp_path / 'hf').exists()
 
 
 def test_another_bpe_of_as_many_ids_is_not_gpt2s(tmp_path):
