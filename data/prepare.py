@@ -242,8 +242,8 @@ def check_codec(meta):
         raise TypeError("its vocab_size or dtype is wrong: ids above 65,535 take uint32")
     if kind == 'char':
         stoi, itos = meta['stoi'], meta['itos']
-        if not (V == len(itos) and all(type(itos[i]) is str for i in range(V))
-                and all(type(s) is str and type(i) is int and 0 <= i < V for s, i in stoi.items())):
+        n = len(itos) # fewer than V if the vocabulary was padded to a size that hardware likes
+        if not (n <= V and all(type(itos[i]) is str for i in range(n)) and all(type(s) is str and type(i) is int and 0 <= i < n for s, i in stoi.items())):
             raise TypeError("its tables stoi and itos do not pair text with ids")
     elif type(meta['json']) is not str if kind == 'bpe' else kind != 'none' and not (type(kind) is str and kind.startswith('tiktoken:')):
         raise TypeError(f"its tokenizer {kind if type(kind) is str else type(kind).__name__!r} is unknown")
@@ -315,7 +315,7 @@ def open_codec(meta, special=False):
         if -1 in ids:
             stop(f"the model never saw {' '.join(map(repr, sorted(set(text) - set(stoi))))}; it knows {''.join(sorted(stoi))!r}")
         return ids
-    return encode, lambda ids: ''.join(itos[i] for i in ids), meta['vocab_size'], None
+    return encode, lambda ids: ''.join(itos[i] for i in ids), len(itos), None
 
 def get_codec(meta):
     """(encode: text, with <|endoftext|> as its one id -> ids; decode: ids -> text; n_vocab; id of <|endoftext|> or None); see open_codec."""

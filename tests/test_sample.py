@@ -1,6 +1,7 @@
 """sample.py and bench.py as their users see them."""
 import itertools
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -9,7 +10,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, TINY, run, train
+from conftest import ROOT, TINY, make_dataset, run, train
 from data.prepare import Text
 
 ONE = dict(num_samples=1, max_new_tokens=8, device='cpu')
@@ -132,6 +133,17 @@ def test_a_reader_that_has_seen_enough_is_no_error(trained):
 def test_ctrl_c_ends_in_a_sentence(trained, monkeypatch):
     monkeypatch.setattr('model.GPT.stream', lambda *args: signal.default_int_handler(signal.SIGINT, None)) # a background job ignores the signal
     run('sample.py', out_dir=trained, device='cpu').refused('stopped')
+
+
+def test_an_alphabet_padded_to_a_rounder_size(tmp_path):
+    """Ids without a letter are trained on, as in nanoGPT, and never drawn."""
+    folder, out = make_dataset(tmp_path / 'd'), tmp_path / 'out'
+    meta = pickle.loads((folder / 'meta.pkl').read_bytes())
+    (folder / 'meta.pkl').write_bytes(pickle.dumps(meta | dict(vocab_size=128)))
+    train(folder, out, max_iters=1, sample_tokens=20)
+    assert torch.load(out / 'ckpt.pt')['model']['lm_head.weight'].shape[0] == 128
+    text = run('sample.py', out_dir=out, device='cpu', num_samples=1, max_new_tokens=200, temperature=5.0, start='a').out.split('M\n')[1].split('\n---')[0]
+    assert len(text) == 201 and set(text) <= set(meta['stoi'])
 
 
 def test_bench_does_not_take_the_current_folder(dataset):
