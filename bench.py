@@ -1,20 +1,15 @@
-"""
-Times training steps of a GPT-2, without the rest of a training run, or its text generation.
+"""Times training steps of a GPT-2, without the rest of a training run, or its text generation.
 
 GPT-2 124M:                  python bench.py
 where the time goes:         python bench.py --profile=True     (opens in TensorBoard or at ui.perfetto.dev)
-generation:                  python bench.py --mode=generate
-"""
+generation:                  python bench.py --mode=generate"""
 import os
 import time
-from itertools import islice
 
 import numpy as np
 import torch
-
 from data.prepare import Tokens, find_data, load_meta, on_device
 from model import GPT, GPTConfig, peak_flops
-
 # ---- settings ----------------------------------------------------------------------------------------------------------
 mode = 'train' # 'generate' times generation after half a context, for one row and for batch_size rows
 batch_size = 12 # sequences in a step
@@ -32,7 +27,6 @@ dtype = 'auto' # 'float32', 'bfloat16' or 'float16'
 compile = 'auto' # True or False; auto: on CUDA, if it works there
 profile = False # True: write a trace of five steps to bench_log/
 exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py'), encoding='utf-8').read())
-
 # ---- data and model ----------------------------------------------------------------------------------------------------
 folder, rng = find_data(dataset), np.random.default_rng(seed)
 real = real_data and folder and os.path.exists(os.path.join(folder, 'train.bin'))
@@ -53,8 +47,8 @@ synchronize = torch.accelerator.synchronize if device_type != 'cpu' else lambda:
 
 def seconds_of(statement, **names):
     """The least time of a statement, by torch's own timer."""
-    import torch.utils.benchmark # here, because without a GPU it may warn
-    return min(torch.utils.benchmark.Timer(statement, globals=names, num_threads=torch.get_num_threads()).blocked_autorange(min_run_time=0.5).times)
+    from torch.utils.benchmark import Timer # here, because without a GPU it may warn
+    return min(Timer(statement, globals=names, num_threads=torch.get_num_threads()).blocked_autorange(min_run_time=0.5).times)
 
 def step():
     """Forward, backward and update on one batch; the loss stays on the device."""
@@ -64,7 +58,6 @@ def step():
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss.detach()
-
 # ---- timing ------------------------------------------------------------------------------------------------------------
 def timed(steps):
     """(seconds, steps made): at most steps steps, and about max_seconds."""
@@ -82,8 +75,8 @@ def time_generation(rows):
     for n in (4, max(2, min(64, half))): # the first time warms up, records a CUDA graph, and runs it
         stream = model.stream(ids[:, :half].tolist(), n, compiled=compile)
         times = [time.perf_counter()]
-        for part in (islice(stream, 1), stream):
-            list(part)
+        for read in (next, list): # the first token, then all others
+            read(stream)
             synchronize()
             times.append(time.perf_counter())
     first, each = times[1] - times[0], (times[2] - times[1]) / (n - 1)
@@ -106,11 +99,13 @@ elif profile:
         for _ in range(10):
             step()
             trace.step()
-    print(trace.key_averages().table(sort_by='self_cpu_time_total' if device_type == 'cpu' else 'self_device_time_total', row_limit=12), "the trace is in bench_log/")
+    spent = 'self_cpu_time_total' if device_type == 'cpu' else 'self_device_time_total'
+    print(trace.key_averages().table(sort_by=spent, row_limit=12), "the trace is in bench_log/")
 else:
     timed(10)
     seconds, n = timed(20)
     known, a = peak_flops(device, dtype), torch.randn(1024, 1024, device=device, dtype=getattr(torch, dtype))
     peak = known or 2 * 1024 ** 3 / seconds_of('a @ a', a=a) # measured where no data sheet is known
     print(f"time per iteration: {1000 * seconds / n:.4f}ms, MFU: {100 * model.estimate_mfu(batch_size, seconds / n, peak):.2f}%")
-    print(f"{batch_size * block_size * n / seconds:,.0f} tokens/s; MFU is of {'' if known else 'a 1024x1024 matmul, '}{peak / 1e12:.2f} TFLOP/s in {dtype}")
+    print(f"{batch_size * block_size * n / seconds:,.0f} tokens/s; MFU is of {'' if known else 'a 1024x1024 matmul, '}"
+          f"{peak / 1e12:.2f} TFLOP/s in {dtype}")

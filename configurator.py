@@ -1,14 +1,11 @@
-"""
-Overrides a script's settings and settles what every script must agree on about the machine.
-
-A script states its settings as plain globals and then runs this file in its own namespace. On the command line, later arguments win:
+"""Overrides a script's settings and settles what every script must agree on about the machine.
+A script states its settings as plain globals and then runs this file in its own namespace. On the command line, the later wins:
     python train.py config/x.py config/y.py --batch_size=32 --learning_rate 1e-3 compile=false
-A config file is Python that sees the script's globals; only the settings that it assigns are taken over. A number is converted if nothing
-is lost (1e4 -> 10000, 1 -> 1.0), text stays as typed, --help lists all settings. A mistake ends the script with one line on stderr and status 1.
-
-Besides the settings, which are now final, it leaves: refuse, which ends the script with a sentence; config, every setting with its value; given, the names
-set by hand; rank, local_rank, world_size, this process among torchrun's; device_type, 'cuda', 'xpu', 'mps' or 'cpu'; ctx, the autocast context of forward passes.
-"""
+A config file is Python that sees the script's globals; only the settings that it assigns are taken over. A number is converted
+if nothing is lost (1e4 -> 10000, 1 -> 1.0), text stays as typed, --help lists all settings. A mistake ends the script with one
+line on stderr and status 1. Besides the settings, which are now final, this file leaves in the script: refuse, which ends it with
+a sentence; config, every setting with its value; given, the names set by hand; rank, local_rank, world_size, this process among
+torchrun's; device_type, 'cuda', 'xpu', 'mps' or 'cpu'; ctx, the autocast context of forward passes."""
 
 def refuse(message):
     """End with one line on stderr and exit status 1: whose mistake it is, what was got, what is possible, what to do."""
@@ -16,16 +13,19 @@ def refuse(message):
     sys.exit(f"{os.path.basename(__file__)}: {' '.join(str(message).split())}")
 
 def _explain(kind, error, trace):
-    """The excepthook: prints a sentence for what users can mend, nothing if the reader of a pipe is gone, else Python's traceback."""
-    import os, sys
+    """The excepthook: prints a sentence for what users can mend, nothing if a pipe's reader is gone, else Python's traceback."""
+    import os, re, sys
     sentence = ' '.join(str(error).split())
-    if kind.__name__ in ('OutOfMemoryError', 'MemoryError') or any(words in sentence for words in ("out of memory", "can't allocate memory")):
-        s = {**globals(), **globals().get('config', {})}
-        C, L, B, T, V = (s.get(k, v) for k, v in (('n_embd', 768), ('n_layer', 12), ('batch_size', 1), ('block_size', 1024), ('vocab_size', 50304)))
-        sentence = "out of memory. " + ("Use --dtype=bfloat16, a lower --num_samples or --max_new_tokens, or a smaller model" if 'num_samples' in s else
-            f"Training this shape takes {16 * (12 * L * C * C + V * C) / 1e9:.1f} GB for weights, gradients and moments, and up to {8 * V * B * T / 1e9:.1f} GB "
-            f"for a micro-batch's logits. Lower batch_size{' and raise gradient_accumulation_steps by the same factor' * ('eval_iters' in s)}, then block_size, or "
-            "use a smaller model")
+    if kind.__name__ in ('OutOfMemoryError', 'MemoryError') or re.search("out of memory|can't allocate memory", sentence):
+        shape = dict(n_embd=768, n_layer=12, batch_size=1, block_size=1024, vocab_size=50304) # for a script without these
+        s = shape | globals() | globals().get('config', {})
+        C, L, B, T, V = (s[k] for k in shape)
+        weights, logits = 16 * (12 * L * C * C + V * C) / 1e9, 8 * V * B * T / 1e9
+        steps = ' and raise gradient_accumulation_steps by the same factor' * ('eval_iters' in s)
+        sentence = (f"out of memory. Training this shape takes {weights:.1f} GB for weights, gradients and moments, and up to "
+                    f"{logits:.1f} GB for a micro-batch's logits. Lower batch_size{steps}, then block_size, or use a smaller model")
+        if 'num_samples' in s:
+            sentence = "out of memory. Use --dtype=bfloat16, a lower --num_samples or --max_new_tokens, or a smaller model"
     elif kind is BrokenPipeError and 'eval_iters' not in globals():
         return os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     elif not issubclass(kind, (OSError, KeyboardInterrupt)) and kind.__name__ != 'UserError' and 'No space left' not in sentence:
@@ -33,14 +33,14 @@ def _explain(kind, error, trace):
     print(f"{os.path.basename(__file__)}: {sentence or 'stopped'}", file=sys.stderr)
 
 def _configure(space, argv=None):
-    """Apply argv, by default the command line, to the settings in space, a script's globals; return (settings, those given by hand)."""
+    """Apply argv, else the command line, to the settings in space, a script's globals; return (settings, those given by hand)."""
     import ast, decimal, difflib, dis, os, pathlib, re, sys
     defaults = {k: v for k, v in space.items() if not k.startswith('_') and type(v) in (bool, int, float, str)}
     settings, given = dict(defaults), {}
-    from_one_up = ('eval_interval log_interval eval_iters gradient_accumulation_steps batch_size block_size n_layer n_head n_embd '
-                   'num_samples max_new_tokens max_seconds max_bad_steps keep_checkpoints context_stride').split()
-    choices = dict(optimizer=('adamw', 'muon'), lr_schedule=('cosine', 'wsd'), mode=('train', 'generate'), dtype=('auto', 'float32', 'bfloat16', 'float16'))
-
+    from_one_up = ('eval_interval log_interval eval_iters gradient_accumulation_steps batch_size block_size n_layer n_head '
+                   'n_embd num_samples max_new_tokens max_seconds max_bad_steps keep_checkpoints context_stride').split()
+    choices = dict(optimizer=('adamw', 'muon'), lr_schedule=('cosine', 'wsd'), mode=('train', 'generate'),
+                   dtype=('auto', 'float32', 'bfloat16', 'float16'))
     def unknown(key, where):
         nearest = difflib.get_close_matches(key, defaults, 1, 0)[0]
         refuse(f"{where}: there is no setting {key!r}; the nearest is {nearest!r}, --help lists all")
@@ -48,7 +48,7 @@ def _configure(space, argv=None):
         kind = bool if key == 'compile' else type(defaults[key]) # its default is the word auto
         switches = {'true': True, '1': True, 'false': False, '0': False, **({'auto': 'auto'} if key == 'compile' else {})}
         wanted = {bool: 'True or False' + ' or auto' * (key == 'compile'), int: 'a whole number', float: 'a number', str: 'text'}[kind]
-        value = float('inf') if isinstance(value, int) and value.bit_length() > 1000 else value # too long to be shown, and refused either way
+        value = float('inf') if isinstance(value, int) and value.bit_length() > 1000 else value # too long to show; refused anyway
         try:
             if kind is str:
                 result = str(value)
@@ -73,8 +73,9 @@ def _configure(space, argv=None):
         settings[key] = given[key] = result
     def run_file(path):
         beside = os.path.join(os.path.dirname(os.path.abspath(space['__file__'])), path)
+        found = path if os.path.exists(path) or not os.path.exists(beside) else beside
         try:
-            with open(beside if not os.path.exists(path) and os.path.exists(beside) else path, encoding='utf-8-sig') as f: # -sig skips a byte order mark
+            with open(found, encoding='utf-8-sig') as f: # -sig skips a byte order mark
                 source = f.read()
         except (OSError, ValueError) as e:
             refuse(f"cannot read {path!r} ({getattr(e, 'strerror', None) or e}): name a config file in UTF-8, or a setting as --key=value")
@@ -87,9 +88,10 @@ def _configure(space, argv=None):
             refuse(f"{path}, line {e.lineno}: {e.msg}; a config file is Python: key = value")
         except (Exception, SystemExit) as e:
             refuse(f"{path}: {type(e).__name__}: {e}")
-        stored, used = ({n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, kind)} for kind in (ast.Store, ast.Load))
+        counters = [n for loop in nodes if isinstance(loop, ast.For) for n in ast.walk(loop.target)] # which need no other use
+        stored = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         stored &= {i.argval for i in dis.get_instructions(source) if i.opname == 'STORE_NAME'} # not a function's local names
-        used |= {n.id for loop in nodes if isinstance(loop, ast.For) for n in ast.walk(loop.target) if isinstance(n, ast.Name)} # even if only used to count
+        used = {n.id for n in nodes if isinstance(n, ast.Name) and (isinstance(n.ctx, ast.Load) or n in counters)}
         for key, value in after.items():
             if key in defaults:
                 if key in stored or value is not before[key]:
@@ -134,11 +136,12 @@ def _settle(s, given):
     import contextlib, ctypes, os, sys, torch
     sys.excepthook = _explain
     for out in (sys.stdout, sys.stderr):
-        getattr(out, 'reconfigure', dict)(encoding='utf-8', errors='backslashreplace', line_buffering=True) # Windows would write in a codepage
+        getattr(out, 'reconfigure', dict)(encoding='utf-8', errors='backslashreplace', line_buffering=True) # not Windows' codepage
     rank, local_rank, world_size = (int(os.environ.get(k, d)) for k, d in (('RANK', 0), ('LOCAL_RANK', 0), ('WORLD_SIZE', 1)))
 
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    offers = [*([accelerator.type] + [f'{accelerator.type}:{i}' for i in range(torch.accelerator.device_count())] if accelerator else []), 'cpu'] # best first
+    numbered = [f'{accelerator.type}:{i}' for i in range(torch.accelerator.device_count())] if accelerator else []
+    offers = [accelerator.type, *numbered, 'cpu'] if accelerator else ['cpu'] # best first
     s['device'] = offers[0] if s['device'] == 'auto' else s['device']
     if s['device'] not in offers:
         refuse(f"device {s['device']!r} is not on this machine, which offers {', '.join(offers)}; leave --device out to use the best")
@@ -146,14 +149,13 @@ def _settle(s, given):
     if world_size > 1 and device_type != 'cpu':
         device = f'{device_type}:{local_rank}'
         if s['device'] != device_type or device not in offers:
-            refuse(f"device {s['device']!r} with {len(offers) - 2} {device_type} device(s): torchrun gives each process one of its own, so use "
-                   f"--device={device_type} and no more processes than devices")
+            refuse(f"device {s['device']!r} with {len(offers) - 2} {device_type} device(s): torchrun gives each process one of its "
+                   f"own, so use --device={device_type} and no more processes than devices")
     if device_type in ('cuda', 'xpu'):
         torch.accelerator.set_device_index(int(device.partition(':')[2] or 0))
-
     if device_type == 'cpu' and sys.platform == 'linux' and hasattr(libc := ctypes.CDLL(None), 'mallopt'): # glibc
-        libc.mallopt(-3, 2 ** 30), libc.mallopt(-1, 2 ** 31 - 1) # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD: keep freed memory; the kernel would clear it anew at each step
-
+        libc.mallopt(-3, 2 ** 30) # M_MMAP_THRESHOLD: keep freed memory, which the kernel would clear anew at each step
+        libc.mallopt(-1, 2 ** 31 - 1) # M_TRIM_THRESHOLD: the same
     if s['dtype'] == 'auto': # bfloat16 where the device computes in it natively
         emulated = device_type == 'cuda' and not torch.cuda.is_bf16_supported(including_emulation=False)
         s['dtype'] = 'float32' if device_type not in ('cuda', 'xpu') else 'float16' if emulated else 'bfloat16'
@@ -163,7 +165,7 @@ def _settle(s, given):
         torch.use_deterministic_algorithms(True)
     elif device_type == 'cuda':
         torch.set_float32_matmul_precision('high') # TF32
-        torch.backends.cuda.enable_cudnn_sdp('num_samples' not in s and s.get('mode') != 'generate') # cuDNN would plan anew for each length of text
+        torch.backends.cuda.enable_cudnn_sdp('num_samples' not in s and s.get('mode') != 'generate') # cuDNN plans each length anew
     kernels = {'bfloat16': '_is_mkldnn_bf16_supported', 'float16': '_is_mkldnn_fp16_supported'}.get(s['dtype'])
     if device_type == 'cpu' and kernels and rank == 0 and not (torch.backends.mkldnn.is_available() and getattr(torch.ops.mkldnn, kernels)()):
         print(f"warning: this CPU has no fast {s['dtype']}; float32 can be hundreds of times faster")
@@ -176,16 +178,19 @@ def _settle(s, given):
             if rank == 0:
                 print(f"not compiling, because {type(e).__name__}: {' '.join(str(e).split())[:200]}")
     if 'backend' in s and torch.distributed.is_available():
-        ways = [b for b in (torch.distributed.get_default_backend_for_device(device_type), 'gloo', 'mpi') if torch.distributed.is_backend_available(b)]
+        native = torch.distributed.get_default_backend_for_device(device_type)
+        ways = [b for b in (native, 'gloo', 'mpi') if torch.distributed.is_backend_available(b)]
         s['backend'] = (ways or ['none'])[0] if s['backend'] == 'auto' else s['backend'] # Windows has no NCCL
         if s['backend'] not in (ways or ['none']):
-            refuse(f"backend {s['backend']!r} cannot connect processes on {device_type} here, but {' or '.join(ways)} can; leave --backend out to use the best")
+            refuse(f"backend {s['backend']!r} cannot connect processes on {device_type} here, but {' or '.join(ways)} can; "
+                   "leave --backend out to use the best")
     torch.manual_seed(s['seed'])
     if rank == 0:
         print('settings given:', ', '.join(f'{k} = {v!r}' for k, v in given.items()) or 'none')
         name = torch.cuda.get_device_name(device) if device_type == 'cuda' else f'{torch.get_num_threads()} threads'
         print(f"device {device} ({name}), computing in {s['dtype']}, compile {s['compile']}, {world_size} process(es), torch {torch.__version__}")
-    return dict(s, config=dict(s), device=device, device_type=device_type, ctx=ctx, given=set(given), rank=rank, local_rank=local_rank, world_size=world_size)
+    return dict(s, config=dict(s), device=device, device_type=device_type, ctx=ctx, given=set(given),
+                rank=rank, local_rank=local_rank, world_size=world_size)
 
 globals().update(_settle(*_configure(globals())))
 del _configure, _settle

@@ -1,9 +1,6 @@
-"""
-GPT-2 in one file: the network, loading and saving weights, the optimizer, and generation.
-
+"""GPT-2 in one file: the network, loading and saving weights, the optimizer, and generation.
 Names in shapes: B batch, T time (at most block_size), C channels (n_embd), V vocabulary, nh heads, hs head size (C / nh).
-The architecture: "Language Models are Unsupervised Multitask Learners" (Radford et al., 2019); names and files: nanoGPT's.
-"""
+The architecture: "Language Models are Unsupervised Multitask Learners" (Radford et al., 2019); names and files: nanoGPT's."""
 import glob
 import os
 import pickle
@@ -21,7 +18,6 @@ if not hasattr(torch.optim, 'Muon'): # which came with 2.9
 
 class UserError(ValueError):
     """A mistake that a user can mend, in a sentence; the scripts print it without a traceback."""
-
 # ---- the network -------------------------------------------------------------------------------------------------------
 ACTIVATIONS = {'gelu': 'none', 'gelu_tanh': 'tanh'} # to torch's approximate=; OpenAI's weights were trained with the second
 
@@ -40,17 +36,19 @@ class GPTConfig:
     rotary: bool = False # rotary position embeddings (Su et al., arXiv:2104.09864) in place of wpe
     ngrams: int = 0 # rows of wng, a hashed table of embeddings of the last 2, 3 and 4 tokens, added to each token's own
     ngram_dropout: float = 0.0 # share of the rows looked up that is dropped in training
-
     def __post_init__(self):
         for name, kind in GPTConfig.__annotations__.items():
-            value, least, wanted = getattr(self, name), int(name != 'ngrams'), {int: 'a whole number', float: 'a number', bool: 'True or False', str: 'text'}[kind]
+            value, least = getattr(self, name), 0 if name == 'ngrams' else 1
+            wanted = {int: f'a whole number from {least} up', float: 'a number', bool: 'True or False', str: 'text'}[kind]
             if type(value) not in ((int, float) if kind is float else (kind,)) or kind is int and value < least:
-                raise UserError(f"{name} must be {wanted}{f' from {least} up' * (kind is int)}, got {value!r}")
+                raise UserError(f"{name} must be {wanted}, got {value!r}")
         if self.n_layer * max(self.n_embd, 10000) ** 2 + (self.vocab_size + self.block_size + self.ngrams) * self.n_embd > 1e12:
             raise UserError(f"{self} has more layers or parameters than fit any machine")
-        fits = [str(n) for n in range(1, self.n_embd + 1) if self.n_embd % (n + n * self.rotary) == 0] # rotary rotates channels in pairs
-        if str(self.n_head) not in fits:
-            raise UserError(f"n_embd {self.n_embd} cannot be divided among n_head {self.n_head} heads; n_head may be {', '.join(fits) or 'none'}")
+        unit = 2 if self.rotary else 1 # rotary rotates channels in pairs
+        fits = [n for n in range(1, self.n_embd + 1) if self.n_embd % (n * unit) == 0]
+        if self.n_head not in fits:
+            fits = ', '.join(map(str, fits)) or 'none'
+            raise UserError(f"n_embd {self.n_embd} cannot be divided among n_head {self.n_head} heads; n_head may be {fits}")
         if self.activation not in ACTIVATIONS:
             raise UserError(f"activation {self.activation!r} is not one of {', '.join(ACTIVATIONS)}")
 
@@ -65,12 +63,12 @@ def rotations(T, hs, device):
     return torch.stack((angle.cos(), angle.sin()))
 
 def turned(x, cos, sin):
-    """Queries or keys (B, T, nh, hs), the plane of channels i and hs/2 + i rotated by the angle of the position; cos and sin (…, T, 1, hs/2)."""
+    """Queries or keys (B, T, nh, hs), each plane of channels i and hs/2 + i rotated by its angle; cos and sin (…, T, 1, hs/2)."""
     a, b = x.chunk(2, -1)
     return torch.cat((a * cos - b * sin, a * sin + b * cos), -1).type_as(x)
 
 def hashed(idx, rows):
-    """(B, T, 3): the rows, below rows, to which the last 2, 3 and 4 tokens at each position of idx (B, T) hash. -1 in idx stands for no token."""
+    """(B, T, 3): numbers below rows, hashes of the last 2, 3 and 4 tokens at each position of idx (B, T); -1 in idx: no token."""
     T, past, key, found = idx.size(1), F.pad(idx, (3, 0), value=-1), idx, []
     for k in 1, 2, 3:
         key = (key * 1000003 + past[:, 3 - k:3 - k + T] + 1) % (2 ** 31 - 1) # nothing overflows, so all devices agree
@@ -84,7 +82,6 @@ class CausalSelfAttention(nn.Module):
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias) # query, key and value in one matmul
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.resid_dropout = nn.Dropout(config.dropout)
-
     def forward(self, x, cache=None, at=0, mask=None, turn=None):
         B, T, C = x.shape
         q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).unbind(2) # each (B, T, nh, hs)
@@ -97,7 +94,7 @@ class CausalSelfAttention(nn.Module):
         elif cache is not None:
             cache[0, :, :, at:at + T], cache[1, :, :, at:at + T] = k, v
             k, v = cache[:, :, :, :at + 1] if at else (k, v)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self.dropout * self.training, is_causal=T > 1) # (B, nh, T, hs)
+        y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=self.dropout * self.training, is_causal=T > 1) # (B, nh, T, hs)
         return self.resid_dropout(self.c_proj(y.transpose(1, 2).reshape(B, T, C)))
 
 class MLP(nn.Module):
@@ -107,7 +104,6 @@ class MLP(nn.Module):
         self.activation = nn.GELU(ACTIVATIONS[config.activation])
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
-
     def forward(self, x):
         return self.dropout(self.c_proj(self.activation(self.c_fc(x))))
 
@@ -118,7 +114,6 @@ class Block(nn.Module):
         self.attn = CausalSelfAttention(config)
         self.ln_2 = LayerNorm(config.n_embd, config.bias)
         self.mlp = MLP(config)
-
     def forward(self, x, *past):
         x = x + self.attn(self.ln_1(x), *past)
         return x + self.mlp(self.ln_2(x))
@@ -140,7 +135,6 @@ class ChunkedLoss(torch.autograd.Function):
                 dw.addmm_(p.t(), a.float() * counts)
         ctx.n = n
         return loss / n
-
     @staticmethod
     def backward(ctx, gradient):
         gradients, ctx.gradients = ctx.gradients, None # drop our references, so that autograd may accumulate in place
@@ -152,29 +146,26 @@ class GPT(nn.Module):
         self.config = config
         tables = {'wte': config.vocab_size, 'wpe': 0 if config.rotary else config.block_size, 'wng': config.ngrams}
         self.transformer = nn.ModuleDict({name: nn.Embedding(n, config.n_embd) for name, n in tables.items() if n} | {
-            'drop': nn.Dropout(config.dropout),
-            'h': nn.ModuleList(Block(config) for _ in range(config.n_layer)),
+            'drop': nn.Dropout(config.dropout), 'h': nn.ModuleList(Block(config) for _ in range(config.n_layer)),
             'ln_f': LayerNorm(config.n_embd, config.bias)})
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.lm_head.weight = self.transformer.wte.weight # one matrix for both (Press and Wolf, arXiv:1608.05859)
         self.init_weights()
-
     @torch.no_grad()
     def init_weights(self):
-        """N(0, 0.02) for matrices, divided by √(2·n_layer) for those that add to the residual stream, as in GPT-2's paper; 0 for biases and wng."""
+        """N(0, 0.02) for matrices, over √(2·n_layer) for those that add to the residual (GPT-2's paper); 0 for biases and wng."""
         for name, p in self.named_parameters():
             if name.endswith(('bias', 'wng.weight')):
                 p.zero_()
             elif p.dim() == 2:
                 p.normal_(0.0, 0.02 / (2 * self.config.n_layer) ** 0.5 if name.endswith('c_proj.weight') else 0.02)
-
     def trunk(self, idx, cache=None, at=0):
-        """The network without its head: (B, T) ids to (B, T, C). If cache is given, a (2, B, nh, S, hs) per layer, keys and values go into it.
-        With at above 0, only the last id of each row is computed, at position at, and attends to the cache; the ids before it serve n-grams
-        only. at may be a tensor (B): a position for each row."""
+        """The network without its head: (B, T) ids to (B, T, C). If cache is given, a (2, B, nh, S, hs) per layer, keys and
+        values go into it. With at above 0, only the last id of each row is computed, at position at, and attends to the cache;
+        the ids before it serve n-grams only. at may be a tensor (B): a position for each row."""
         c, h, T = self.config, self.transformer, 1 if torch.is_tensor(at) or at else idx.size(1)
         if torch.is_tensor(at):
-            position, mask = at[:, None], torch.arange(cache[0].size(-2), device=idx.device) <= at.view(-1, 1, 1, 1) # (B, 1, 1, S)
+            position, mask = at[:, None], torch.arange(cache[0].size(-2), device=at.device) <= at.view(-1, 1, 1, 1) # (B, 1, 1, S)
         else:
             position, mask = torch.arange(at, at + T, device=idx.device), None
         x, turn = h.wte(idx[:, -T:]), None
@@ -184,16 +175,17 @@ class GPT(nn.Module):
             x = x + h.wpe(position)
         if c.ngrams:
             x = x + F.dropout1d(h.wng(hashed(idx, c.ngrams)[:, -T:]).flatten(0, 1), c.ngram_dropout, self.training).sum(-2).view_as(x)
-        half = x.device.type != 'meta' and torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16
-        x = h.drop(x.bfloat16() if half else x) # a residual stream in bfloat16, as matmuls give it: half the memory to read and write
+        kind = x.device.type
+        half = kind != 'meta' and torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
+        x = h.drop(x.bfloat16() if half else x) # a residual stream as matmuls give it: half the memory to read and write
         for i, block in enumerate(h.h):
             x = block(x, cache[i] if cache else None, at, mask, turn)
         return self.transformer.ln_f(x)
-
     def forward(self, idx, targets=None, rows=None):
-        """idx, targets: (B, T) token ids; a target of -1 is ignored. Returns (logits, loss): with targets all logits (B, T, V) and the mean
-        cross-entropy in nats, without them only the last position's logits (B, 1, V) and None. With rows not None only the loss is returned (a compiled
-        backward pass would be handed zeros as the logits' gradient); above 0, it is computed for that many tokens at a time. Raises UserError if T exceeds block_size."""
+        """idx, targets: (B, T) token ids; a target of -1 is ignored. Returns (logits, loss): with targets all logits (B, T, V)
+        and the mean cross-entropy in nats, without them only the last position's logits (B, 1, V) and None. With rows not None
+        only the loss is returned (a compiled backward pass would be handed zeros as the logits' gradient); above 0, it is
+        computed for that many tokens at a time. Raises UserError if T exceeds block_size."""
         if idx.size(1) > self.config.block_size:
             raise UserError(f"got {idx.size(1)} tokens, but the model reads at most {self.config.block_size} at once; crop them")
         x = self.trunk(idx)
@@ -203,7 +195,6 @@ class GPT(nn.Module):
             return None, ChunkedLoss.apply(x.flatten(0, 1), self.lm_head.weight, targets.flatten(), rows, torch.is_grad_enabled())
         logits = self.lm_head(x) # (B, T, V)
         return logits if rows is None else None, F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
-
     # ---- weights in and out --------------------------------------------------------------------------------------------
     @classmethod
     def from_state(cls, config, state):
@@ -218,7 +209,6 @@ class GPT(nn.Module):
         if torch.equal(model.lm_head.weight, model.transformer.wte.weight):
             model.lm_head.weight = model.transformer.wte.weight
         return model
-
     @classmethod
     def from_checkpoint(cls, checkpoint, override_args=None):
         """The model in a dict that load_checkpoint returned; override_args, such as dropout, replace those in model_args."""
@@ -226,22 +216,19 @@ class GPT(nn.Module):
             return cls.from_state(GPTConfig(**checkpoint['model_args'] | (override_args or {})), checkpoint['model'])
         except TypeError as e:
             raise UserError(f"the checkpoint's model_args are not this model's: {e}") from e
-
     @classmethod
     def from_pretrained(cls, model_type, override_args=None):
-        """The GPT-2 of a hub name such as 'gpt2-xl', or of a folder that transformers wrote. Only dropout may be overridden. Raises
-        UserError if it cannot be read."""
+        """The GPT-2 of a hub name such as 'gpt2-xl', or of a folder that transformers wrote. Only dropout may be overridden.
+        Raises UserError if it cannot be read."""
         from data.pretrained import read_pretrained
         if more := set(override_args or {}) - {'dropout'}:
             raise UserError(f"only dropout may be overridden, got {', '.join(sorted(more))}")
         args, state = read_pretrained(model_type)
         return cls.from_state(GPTConfig(**args, **(override_args or {})), state)
-
     def save_pretrained(self, folder):
         """Write the model for transformers' AutoModelForCausalLM. Raises UserError if its GPT-2 cannot compute this network."""
         from data.pretrained import write_pretrained
         write_pretrained(self, folder, 50256 if self.config.vocab_size > 50256 else None)
-
     @torch.no_grad()
     def crop_block_size(self, block_size):
         """Drop the positions from block_size on. Raises UserError if the model has fewer."""
@@ -250,32 +237,31 @@ class GPT(nn.Module):
         self.config.block_size = block_size
         if not self.config.rotary:
             self.transformer.wpe = nn.Embedding.from_pretrained(self.transformer.wpe.weight[:block_size].clone(), freeze=False)
-
     # ---- training ------------------------------------------------------------------------------------------------------
     def get_num_params(self, non_embedding=True):
-        """The number of parameters, the tied matrix counted once; without wpe and wng, which enter no matmul, unless non_embedding is False."""
+        """The number of parameters, the tied matrix counted once; non_embedding leaves out wpe and wng, which enter no matmul."""
         return sum(p.numel() for name, p in self.named_parameters() if not (non_embedding and name.endswith(('wpe.weight', 'wng.weight'))))
-
     def configure_optimizers(self, weight_decay, learning_rate, betas, device_type, but=()):
-        """AdamW (arXiv:1711.05101) for all parameters except those in but, in two groups: matrices and embeddings decay, biases and norms do not."""
+        """AdamW (arXiv:1711.05101) for all parameters but those in but; matrices and embeddings decay, biases and norms don't."""
         trained = [p for p in self.parameters() if p.requires_grad and not any(p is q for q in but)]
-        groups = [dict(params=[p for p in trained if (p.dim() > 1) == decays], weight_decay=weight_decay * decays) for decays in (True, False)]
-        return torch.optim.AdamW([g for g in groups if g['params']], lr=learning_rate, betas=betas, fused=device_type in ('cuda', 'cpu', 'xpu', 'mps'))
-
+        groups = [dict(params=[p for p in trained if p.dim() > 1], weight_decay=weight_decay),
+                  dict(params=[p for p in trained if p.dim() <= 1], weight_decay=0.0)]
+        fused = device_type in ('cuda', 'cpu', 'xpu', 'mps')
+        return torch.optim.AdamW([g for g in groups if g['params']], lr=learning_rate, betas=betas, fused=fused)
     def estimate_mfu(self, fwdbwd_per_iter, dt, peak=None):
         """Model FLOPs utilisation: the share of peak (FLOP/s; by default this device's in bfloat16 by peak_flops, or nan) that
         fwdbwd_per_iter sequences in dt seconds reach. A token costs 6·N + 12·layers·C·T, PaLM's appendix B (arXiv:2204.02311)."""
         c, peak = self.config, peak or peak_flops(self.lm_head.weight.device, 'bfloat16') or float('nan')
         return (6 * self.get_num_params() + 12 * c.n_layer * c.n_embd * c.block_size) * c.block_size * fwdbwd_per_iter / dt / peak
-
     # ---- generation ----------------------------------------------------------------------------------------------------
     @torch.inference_mode()
-    def stream(self, prompts, max_new_tokens, temperature=1.0, top_k=None, top_p=None, context_stride=1, n_vocab=None, draws=None, compiled=False):
-        """Yields, max_new_tokens times, the next id of each row, (B,) on the model's device. prompts are B lists of ids; each row gets what
-        it would get alone. pick chooses each id; draws (B, max_new_tokens) default to torch's CPU generator, ids from n_vocab up are
-        never drawn. compiled makes a step one graph of static shapes, on CUDA a CUDA graph. Keys and values are cached until a
-        row fills block_size. Positions are absolute, so from then on the window moves by context_stride tokens at once and is
-        recomputed. Raises UserError for an empty prompt or an impossible stride."""
+    def stream(self, prompts, max_new_tokens, temperature=1.0, top_k=None, top_p=None, context_stride=1, n_vocab=None,
+               draws=None, compiled=False):
+        """Yields, max_new_tokens times, the next id of each row, (B,) on the model's device. prompts are B lists of ids; each row
+        gets what it would get alone. pick chooses each id; draws (B, max_new_tokens) default to torch's CPU generator, ids from
+        n_vocab up are never drawn. compiled makes a step one graph of static shapes, on CUDA a CUDA graph. Keys and values are
+        cached until a row fills block_size. Positions are absolute, so from then on the window moves by context_stride tokens at
+        once and is recomputed. Raises UserError for an empty prompt or an impossible stride."""
         def choose(x, draws): # from last hidden states (B, C)
             return pick(self.lm_head(x)[:, :n_vocab].float(), draws, temperature, top_k, top_p)
         def step(recent, at, cache, draws):
@@ -287,7 +273,8 @@ class GPT(nn.Module):
         text = F.pad(nn.utils.rnn.pad_sequence([torch.tensor(p) for p in prompts], batch_first=True), (0, max_new_tokens))
         first = (ends - c.block_size).clamp(min=0) # where each row's window begins; first and ends stay on the host
         rows, draws, text, here = (x.to(weight.device) for x in (torch.arange(B), draws, text, ends))
-        cache = [weight.new_zeros(2, B, c.n_head, c.block_size if compiled else min(c.block_size, text.size(1)), c.n_embd // c.n_head) for _ in range(c.n_layer)]
+        S = c.block_size if compiled else min(c.block_size, text.size(1)) # positions in the cache
+        cache = [weight.new_zeros(2, B, c.n_head, S, c.n_embd // c.n_head) for _ in range(c.n_layer)]
         if compiled:
             for x in cache:
                 torch._dynamo.mark_static_address(x, guard=False) # a CUDA graph writes to them where they are
@@ -301,7 +288,7 @@ class GPT(nn.Module):
                 span = first[:, None] + torch.arange(T) # shorter rows are padded with zeros, to which they do not attend
                 window = text.gather(1, span.clamp(max=text.size(1) - 1).to(weight.device))
                 at = (sizes - 1).to(weight.device)
-                recent = F.pad(window, (3, 0), value=-1)[rows[:, None], at[:, None] + torch.arange(4, device=weight.device)] # the last 4 tokens
+                recent = F.pad(window, (3, 0), value=-1)[rows[:, None], at[:, None] + torch.arange(4, device=at.device)] # the last 4 tokens
                 if t == 0 and all(p == prompts[0] for p in prompts):
                     window = window[:1] # one row does for all
                 x = self.trunk(window, cache if T < c.block_size or context_stride > 1 else None).expand(B, -1, -1)
@@ -310,15 +297,14 @@ class GPT(nn.Module):
                 at, T = at + 1, T + 1
                 level = even and not compiled # all rows are at the same position, so no mask is needed
                 past = cache if level or compiled else [x[..., :T, :] for x in cache]
-                token = step(recent, T - 1 if level else at, past, draws[rows, t]).clone() # a CUDA graph always writes to the same memory
+                token = step(recent, T - 1 if level else at, past, draws[rows, t]).clone() # a CUDA graph reuses its memory
             text[rows, here], recent = token, torch.cat((recent[:, 1:], token[:, None]), 1)
             here, ends = here + 1, ends + 1
             yield token
-
     @torch.no_grad()
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(), **more):
-        """idx (B, T) with max_new_tokens more ids per row, or fewer once every row has had one of the ids in stop, which a row that is done
-        repeats. For the other arguments, and to get ids one by one, see stream."""
+        """idx (B, T) with max_new_tokens more ids per row, or fewer once every row has had one of the ids in stop, which a row
+        that is done repeats. For the other arguments, and to get ids one by one, see stream."""
         ids, over, stop = [idx], torch.zeros_like(idx[:, :1], dtype=torch.bool), torch.tensor(stop, device=idx.device)
         for token in self.stream(idx.tolist(), max_new_tokens, temperature, top_k, top_p, **more):
             ids.append(torch.where(over, ids[-1][:, -1:], token[:, None]))
@@ -328,32 +314,31 @@ class GPT(nn.Module):
         return torch.cat(ids, 1)
 
 class Float32Stays(torch.overrides.TorchFunctionMode):
-    """Within it, torch's conversions to bfloat16, in either of the forms that its releases use, return a copy in the precision it had."""
+    """Within it, torch's conversions to bfloat16, in either form that its releases use, return a copy in the precision it had."""
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        return args[0].clone() if func is torch.Tensor.bfloat16 or (kwargs or {}).get('dtype') is torch.bfloat16 else func(*args, **(kwargs or {}))
+        converts = func is torch.Tensor.bfloat16 or (kwargs or {}).get('dtype') is torch.bfloat16
+        return args[0].clone() if converts else func(*args, **(kwargs or {}))
 
 class Muon(torch.optim.Muon):
-    """torch's Muon, for the matrices of model's blocks. Its parameters are views of them, three of each c_attn, because queries, keys and values
-    are orthogonalised separately; call take_gradients before each step. lr is that of Jordan et al. (kellerjordan.github.io/posts/muon). It computes
-    in bfloat16, for which many CPUs and older GPUs have no instructions, only if half is True."""
+    """torch's Muon, for the matrices of model's blocks. Its parameters are views of them, three of each c_attn, because queries,
+    keys and values are orthogonalised separately; call take_gradients before each step. lr is that of Jordan et al. (their page:
+    kellerjordan.github.io/posts/muon). It uses bfloat16, for which many CPUs and older GPUs have no instructions, only if half."""
     def __init__(self, model, lr, weight_decay, half=False):
         self.precision = nullcontext() if half else Float32Stays()
         self.parts = {p: [nn.Parameter(part) for part in p.detach().chunk(3 if 'c_attn' in name else 1)]
                       for name, p in model.transformer.h.named_parameters() if p.dim() == 2}
         super().__init__([part for parts in self.parts.values() for part in parts], lr=lr, weight_decay=weight_decay)
-
     def take_gradients(self):
         for p, parts in self.parts.items():
             for part, grad in zip(parts, p.grad.chunk(len(parts)), strict=True):
                 part.grad = grad
-
     def step(self, closure=None):
         with self.precision:
             return super().step(closure)
 
 def pick(logits, draws, temperature, top_k=None, top_p=None):
-    """One id per row, (B,), from logits (B, V): that at which the row's number in draws, (B,) in [0, 1), falls in the cumulative probabilities
-    of the top_k likeliest ids, cut where they reach top_p; 0 or None turns either off. temperature 0 takes the likeliest."""
+    """One id per row, (B,), from logits (B, V): that at which the row's number in draws, (B,) in [0, 1), falls in the cumulative
+    probabilities of the top_k likeliest ids, cut where they reach top_p (0 or None: neither). temperature 0 takes the likeliest."""
     if temperature < 1e-6: # below that the division would overflow
         return logits.argmax(-1)
     V, ids = logits.size(-1), None # without limits, in the vocabulary's order, which needs no sorting
@@ -365,41 +350,44 @@ def pick(logits, draws, temperature, top_k=None, top_p=None):
     choice = torch.searchsorted(mass, draws[:, None] * limit, right=True).clamp(max=end)
     return (choice if ids is None else ids.gather(1, choice))[:, 0]
 
-# Dense TFLOP/s in bfloat16 or float16 with float32 accumulation, by a part of the device's name, from NVIDIA's data sheets; the first
-# match counts. float32 reaches half of that with TF32, an eighth on devices without it.
-PEAKS = {'B200': 2250, 'GB200': 2250, 'H200': 989, 'GH200': 989, 'H100 PCIe': 756, 'H100 NVL': 835, 'H100': 989, 'A100': 312, 'A800': 312, 'L40S': 362, 'L40': 181, 'L4': 121,
-         'A10G': 70, 'A10': 125, 'RTX A6000': 155, 'RTX 6000 Ada': 364, 'RTX 5090': 209, 'RTX 4090': 165, 'RTX 4080': 97, 'RTX 3090': 71, 'RTX 3080': 59, 'V100': 125, 'T4': 65}
+# Dense TFLOP/s in bfloat16 or float16 with float32 accumulation, by a part of the device's name, from NVIDIA's data sheets; the
+# first match counts. float32 reaches half of that with TF32, an eighth on devices without it.
+PEAKS = {'B200': 2250, 'GB200': 2250, 'H200': 989, 'GH200': 989, 'H100 PCIe': 756, 'H100 NVL': 835, 'H100': 989, 'A100': 312,
+         'A800': 312, 'L40S': 362, 'L40': 181, 'L4': 121, 'A10G': 70, 'A10': 125, 'RTX A6000': 155, 'RTX 6000 Ada': 364,
+         'RTX 5090': 209, 'RTX 4090': 165, 'RTX 4080': 97, 'RTX 3090': 71, 'RTX 3080': 59, 'V100': 125, 'T4': 65}
 
 def peak_flops(device, dtype):
     """The peak of a CUDA device in FLOP/s for 'bfloat16', 'float16' or 'float32'; None if it is not known."""
     name = torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda' else ''
     part = next((part for part in PEAKS if re.search(rf'\b{part}\b', name) and not re.search('Laptop|MIG', name)), None)
     return part and 1e12 * PEAKS[part] / (1 if dtype != 'float32' else 8 if part in ('V100', 'T4') else 2)
-
 # ---- checkpoints ---------------------------------------------------------------------------------------------------------
 def load_checkpoint(path):
     """The dict in a ckpt.pt, its tensors on the CPU, its parameter names without compile's prefix. Nothing in the file is
     executed. Raises UserError for a file that is missing, cut short, not a checkpoint, or that wants to run code."""
-    kinds = dict(model=dict, model_args=dict, config=dict, optimizer=(dict, type(None)), codec=(dict, type(None)), progress=dict, scaler=dict, muon=dict, wandb_id=(str, type(None)), activation=str,
-                 iter_num=int, best_val_loss=(int, float, torch.Tensor)) # nanoGPT's is a tensor
+    kinds = dict(model=dict, model_args=dict, config=dict, optimizer=dict | None, codec=dict | None, progress=dict, scaler=dict,
+                 muon=dict, wandb_id=str | None, activation=str, iter_num=int, best_val_loss=int | float | torch.Tensor) # nanoGPT: a tensor
     try:
         with warnings.catch_warnings(record=True): # torch's warnings about foreign files would add lines to the error
             checkpoint = {'config': {}, 'iter_num': 0, 'best_val_loss': 1e9, **torch.load(path, map_location='cpu', weights_only=True)}
         if wrong := [f"{k} is {f'of type {type(checkpoint[k]).__name__}' if k in checkpoint else 'missing'}" for k in kinds
                      if (k in checkpoint or k.startswith('model')) and not isinstance(checkpoint.get(k), kinds[k])]:
             raise TypeError(', '.join(wrong))
-        args = checkpoint['model_args'] = {'activation': checkpoint.get('activation', 'gelu')} | checkpoint['model_args'] # beside them: nanoGPT has no such field
-        plain = lambda v: type(v) in (bool, float, str) or type(v) is int and abs(v) < 2 ** 63 # a list may hold itself many times over
+        args = {'activation': checkpoint.get('activation', 'gelu')} | checkpoint['model_args'] # beside them, since nanoGPT has none
+        number = lambda v: type(v) in (int, float) and abs(v) < 2 ** 63
+        plain = lambda v: number(v) or type(v) in (bool, float, str) # a list may hold itself many times over
         counts = [checkpoint['iter_num'], args.get('block_size'), args.get('vocab_size'), *checkpoint.get('progress', {}).values()]
-        if not (all(map(plain, args.values())) and all(type(n) in (int, float) and abs(n) < 2 ** 63 for n in counts) and counts[0] >= 0):
+        if not (all(map(plain, args.values())) and all(map(number, counts)) and checkpoint['iter_num'] >= 0):
             raise TypeError('iter_num, progress or model_args holds what is no number and no word')
-        checkpoint |= dict(best_val_loss=float(checkpoint['best_val_loss']), config={k: v for k, v in checkpoint['config'].items() if plain(v)})
-        checkpoint['model'] = {k.removeprefix('_orig_mod.'): v for k, v in checkpoint['model'].items()
-                               if not k.endswith('.attn.bias')} # the causal mask that old files carry
-        for k, v in checkpoint['model'].items():
-            if not (v.is_floating_point() and v.untyped_storage().nbytes() >= v.nbytes and v.float().isfinite().all()):
-                raise ValueError(f"the weights in {k} are not finite numbers, or there are fewer than it says") # beyond which an optimizer would write
-            checkpoint['model'][k] = v.detach().float().resolve_neg().contiguous()
+        checkpoint['config'] = {k: v for k, v in checkpoint['config'].items() if plain(v)}
+        checkpoint |= dict(best_val_loss=float(checkpoint['best_val_loss']), model_args=args)
+        weights = checkpoint['model'] = {k.removeprefix('_orig_mod.'): v for k, v in checkpoint['model'].items()
+                                         if not k.endswith('.attn.bias')} # the causal mask that old files carry
+        for k, v in weights.items():
+            whole = v.is_floating_point() and v.untyped_storage().nbytes() >= v.nbytes # else an optimizer would write beyond it
+            if not (whole and v.float().isfinite().all()):
+                raise ValueError(f"the weights in {k} are not finite numbers, or there are fewer than it says")
+            weights[k] = v.detach().float().resolve_neg().contiguous()
     except FileNotFoundError as e:
         raise UserError(f"there is no checkpoint {path}; train first, or give the right --out_dir") from e
     except pickle.UnpicklingError as e:
@@ -408,12 +396,17 @@ def load_checkpoint(path):
         raise UserError(f"{path} cannot be read, it is cut short, damaged or no checkpoint ({type(e).__name__}: {str(e)[:200]})") from e
     return checkpoint
 
+def by_age(folder, pattern):
+    """The files in folder that match pattern, oldest first."""
+    return sorted(glob.glob(os.path.join(glob.escape(folder), pattern)), key=lambda p: (os.path.getmtime(p), p))
+
 def newest_checkpoint(out_dir):
     """(path, checkpoint, problem): the newest checkpoint in out_dir that is whole, or None, None; problem says in a sentence
     which newer file is damaged, or that there is none at all. Raises UserError if there are files but none is whole."""
-    problem, kept = None, sorted(glob.glob(os.path.join(glob.escape(out_dir), 'ckpt_[0-9]*.pt')), key=lambda p: (os.path.getmtime(p), p), reverse=True)
+    problem, kept = None, by_age(out_dir, 'ckpt_[0-9]*.pt')[::-1]
     last, ckpt, best = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('_last', '', '_best'))
-    for path in filter(os.path.exists, [last, *kept, ckpt, best] if os.path.exists(last) else [ckpt, *kept, best]): # ckpt_last.pt exists only while it is the newest
+    paths = [last, *kept, ckpt, best] if os.path.exists(last) else [ckpt, *kept, best] # last exists only while it is the newest
+    for path in filter(os.path.exists, paths):
         try:
             return path, load_checkpoint(path), problem
         except UserError as e:
@@ -425,7 +418,7 @@ def newest_checkpoint(out_dir):
 def save_checkpoint(state, paths, keep=1):
     """Write state to each path atomically: after any crash either the old file or the new one is there, whole. With keep above 1
     only the newest keep of the ckpt_ITERATION.pt stay. Raises OSError or RuntimeError; the old files are then untouched."""
-    part = os.path.join(folder := os.path.dirname(paths[0]), f'ckpt.{os.getpid()}.tmp') # its own name, should another process write here by mistake
+    part = os.path.join(folder := os.path.dirname(paths[0]), f'ckpt.{os.getpid()}.tmp') # its own, should another write here
     state['model'].setdefault('lm_head.weight', state['model']['transformer.wte.weight']) # one matrix in the file too
     try:
         for path in paths:
@@ -441,6 +434,10 @@ def save_checkpoint(state, paths, keep=1):
         with suppress(OSError): # not every file system can
             os.fsync(fd := os.open(folder or '.', os.O_RDONLY)) # makes the renaming last
         os.close(fd)
-    parts, kept, last = (sorted(glob.glob(os.path.join(glob.escape(folder), name)), key=lambda p: (os.path.getmtime(p), p)) for name in ('ckpt.*.tmp', 'ckpt_[0-9]*.pt', 'ckpt_last.pt'))
-    for path in {*parts, *(kept[:-keep] if keep > 1 else []), *(last if any(p.endswith('ckpt.pt') for p in paths) else [])} - {*paths}: # which seem old if the clock went back
+    old = by_age(folder, 'ckpt.*.tmp')
+    if keep > 1:
+        old += by_age(folder, 'ckpt_[0-9]*.pt')[:-keep]
+    if any(p.endswith('ckpt.pt') for p in paths):
+        old += by_age(folder, 'ckpt_last.pt')
+    for path in set(old) - set(paths): # which seem old if the clock went back
         os.remove(path)

@@ -1,10 +1,8 @@
-"""
-Draws text from a trained model.
+"""Draws text from a trained model.
 
 a checkpoint of train.py:  python sample.py --out_dir=out-python-char
 OpenAI's weights:          python sample.py --init_from=gpt2-xl --start="What is the answer to life?" --num_samples=5
-prompts from a file:       python sample.py --start=FILE:prompt.txt        (LINES:prompts.txt: one per line)
-"""
+prompts from a file:       python sample.py --start=FILE:prompt.txt        (LINES:prompts.txt: one per line)"""
 import os
 import sys
 import time
@@ -13,10 +11,8 @@ from itertools import islice
 import numpy as np
 import torch
 from tqdm import tqdm
-
 from data.prepare import Text, find_data, get_codec, load_meta, read_prompts
 from model import GPT, load_checkpoint
-
 # ---- settings ----------------------------------------------------------------------------------------------------------
 init_from = 'resume' # 'resume' for a checkpoint in out_dir; else a GPT-2 on the hub, such as 'gpt2-xl', or a folder with one
 out_dir = 'out' # where ckpt.pt is
@@ -33,7 +29,6 @@ device = 'auto' # 'cuda', 'cuda:1', 'xpu', 'mps' or 'cpu'; auto: the best there 
 dtype = 'auto' # 'float32', 'bfloat16' or 'float16'; also of weights and cache
 compile = False # True compiles the step from one token to the next, which takes a while
 exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py'), encoding='utf-8').read())
-
 # ---- model and text ----------------------------------------------------------------------------------------------------
 if init_from == 'resume':
     paths = [os.path.join(out_dir, name) for name in ('ckpt.pt', 'ckpt_last.pt')]
@@ -47,18 +42,19 @@ else:
     model, codec, place = GPT.from_pretrained(init_from, dict(dropout=0.0)), read_codec(init_from), os.path.join(init_from, 'tokenizer.json')
 c = model.config
 V = codec.get('vocab_size') if codec else 50257 # no codec means GPT-2's BPE; a model from elsewhere may be padded beyond it
-if V != c.vocab_size if codec and init_from == 'resume' else V > c.vocab_size:
-    refuse(f"the model has a vocabulary of {c.vocab_size}; {place}, which should define it, " + (f"is of other data, with one of {V}" if codec else "is missing"))
+if codec and init_from == 'resume' and V != c.vocab_size or V > c.vocab_size:
+    fault = f"is of other data, with one of {V}" if codec else "is missing"
+    refuse(f"the model has a vocabulary of {c.vocab_size}; {place}, which should define it, {fault}")
 encode, decode, n_vocab, end_of_text = get_codec(codec)
 prompts = [encode(text) for text in read_prompts(start) for _ in range(num_samples)]
 if not prompts or not all(prompts):
     refuse("start is empty; give at least one character, or <|endoftext|> with a GPT-2")
 print(f"number of parameters: {model.get_num_params() / 1e6:.2f}M")
 model.to(device, getattr(torch, dtype)).eval()
-
 # ---- samples -----------------------------------------------------------------------------------------------------------
 width = c.block_size if compile else min(c.block_size, max(map(len, prompts)) + max_new_tokens)
-each = width * c.n_embd * model.lm_head.weight.element_size() * (2 * c.n_layer + 16) + 16 * c.vocab_size # bytes per row: cache, prompt, choice of a token
+number = model.lm_head.weight.element_size() # bytes
+each = width * c.n_embd * number * (2 * c.n_layer + 16) + 16 * c.vocab_size # bytes per row: cache, prompt, choice of a token
 size = max(1, int((torch.cuda.mem_get_info(device)[0] / 2 if device_type == 'cuda' else 4e9) / each)) # samples in a batch
 made, t0 = 0, time.perf_counter()
 for begin in range(0, len(prompts), size):
@@ -67,7 +63,8 @@ for begin in range(0, len(prompts), size):
     own = [np.random.default_rng((seed, (begin + i) % num_samples)) for i in range(len(batch))] # so no sample depends on another
     draws = torch.from_numpy(np.stack([rng.random(max_new_tokens, np.float32) for rng in own]))
     steps = model.stream(batch, max_new_tokens, temperature, top_k, top_p, context_stride, n_vocab, draws, compile)
-    with tqdm(total=max_new_tokens, unit='token', leave=False, disable=True if sys.stdout.isatty() else None) as bar: # on a terminal the first sample's text shows progress
+    no_bar = sys.stdout.isatty() or None # on a terminal the first sample's text shows progress
+    with tqdm(total=max_new_tokens, unit='token', leave=False, disable=no_bar) as bar:
         while not all(s.over for s in samples):
             some = list(islice(steps, 1 if len(batch) == 1 else 16)) # reading ids makes a GPU wait
             for sample, ids in zip(samples, torch.stack(some, 1).tolist(), strict=True):

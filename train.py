@@ -1,10 +1,8 @@
-"""
-Trains, finetunes or evaluates a GPT.
+"""Trains, finetunes or evaluates a GPT.
 
 one process, on whatever the machine has:   python train.py config/train_python_char.py
 resumed, with a setting changed:            python train.py config/train_python_char.py --eval_interval=50 --init_from=resume
-eight GPUs of one machine:                  torchrun --standalone --nproc_per_node=8 train.py config/train_gpt2.py
-"""
+eight GPUs of one machine:                  torchrun --standalone --nproc_per_node=8 train.py config/train_gpt2.py"""
 import json
 import math
 import os
@@ -21,10 +19,8 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_map_only
 from tqdm import tqdm
-
 from data.prepare import Tokens, find_data, get_codec, load_meta, on_device
 from model import GPT, GPTConfig, Muon, newest_checkpoint, peak_flops, save_checkpoint
-
 # ---- settings ----------------------------------------------------------------------------------------------------------
 out_dir = 'out' # where checkpoints and metrics.jsonl go
 eval_interval = 2000 # iterations between evaluations; the last state is always evaluated
@@ -37,7 +33,7 @@ save_interval = 0 # iterations between further saves, besides those after evalua
 save_minutes = 0.0 # the same in minutes
 keep_checkpoints = 1 # above 1: besides ckpt.pt, keep this many of the latest saves, as ckpt_ITERATION.pt
 save_best = False # also keep the state with the lowest val loss, as ckpt_best.pt
-init_from = 'scratch' # 'resume', 'auto' (resume if out_dir has a checkpoint, else scratch), a GPT-2 on the hub such as 'gpt2-xl', or a folder with one
+init_from = 'scratch' # 'resume', 'auto' (resume if out_dir has a checkpoint, else scratch), a GPT-2 on the hub like 'gpt2-xl', or a folder with one
 wandb_log = False # metrics.jsonl is written in any case
 wandb_project = 'owt' # the project that the run belongs to
 wandb_run_name = 'gpt2' # the run's name in it
@@ -81,7 +77,6 @@ dtype = 'auto' # 'bfloat16', 'float16' (with loss scaling) or 'float32'
 compile = 'auto' # True or False; auto: on CUDA, if it works there
 _here = os.path.dirname(os.path.abspath(__file__))
 exec(open(os.path.join(_here, 'configurator.py'), encoding='utf-8').read())
-
 # ---- checks: all that can be known before anything is built --------------------------------------------------------------
 if not total_batch_tokens and gradient_accumulation_steps % world_size:
     refuse(f"gradient_accumulation_steps {gradient_accumulation_steps} cannot be divided among {world_size} processes; "
@@ -89,7 +84,8 @@ if not total_batch_tokens and gradient_accumulation_steps % world_size:
 if dtype == 'float16' and (device_type != 'cuda' or fsdp):
     refuse(f"training in float16 needs loss scaling, which works on CUDA only and without fsdp; on {device_type} use bfloat16 or float32")
 if fsdp and (world_size == 1 or sample_tokens or optimizer == 'muon' and n_embd % world_size):
-    refuse(f"fsdp shards the model across torchrun's processes, here {world_size}; it needs two or more, with Muon a divisor of n_embd {n_embd}, and sample_tokens=0")
+    refuse(f"fsdp shards the model across torchrun's processes, here {world_size}; it needs two or more, "
+           f"with Muon a divisor of n_embd {n_embd}, and sample_tokens=0")
 master_process = rank == 0
 def notice(text):
     """Print, on rank 0. The run goes on even if nobody reads any more: Ctrl-C also ends a `| tee`."""
@@ -97,7 +93,6 @@ def notice(text):
         master_process and tqdm.write(text) # progress bars step aside
     except OSError: # on Windows it is no BrokenPipeError
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
 # ---- data and checkpoint: a batch is a function of seed, split, iteration and micro-batch, whatever else happens -------------
 if not (data_dir := find_data(dataset)):
     refuse(f"there is no dataset {dataset!r}, neither here nor beside train.py; choose "
@@ -114,13 +109,14 @@ if init_from in ('resume', 'auto'):
 block_size = checkpoint['model_args']['block_size'] if checkpoint and 'block_size' not in given else block_size
 vocab_size = checkpoint['model_args']['vocab_size'] if checkpoint else meta['vocab_size'] if meta else 50304
 if meta and init_from.startswith('gpt2') and not os.path.isdir(init_from) or checkpoint and checkpoint.get('codec', meta) != meta:
-    refuse(f"the weights were trained on other tokens than those of dataset {dataset!r}; choose the dataset they had, or for OpenAI's weights one in GPT-2's BPE")
+    refuse(f"the weights were trained on other tokens than those of dataset {dataset!r}; choose the dataset they had, "
+           "or for OpenAI's weights one in GPT-2's BPE")
 decode, n_vocab = get_codec(meta)[1:3] if sample_tokens else (None, None)
 open_data = lambda T: {split: Tokens(data_dir, split, meta, vocab_size, T) for split in ('train', 'val')}
 data = open_data(block_size if init_from in ('scratch', 'resume') else 1) # weights from elsewhere bring their own block_size
 
 def train_batch(iteration, micro_batch):
-    """Windows drawn by a generator of their own; micro_batch counts over all processes, so their number does not change the data."""
+    """Windows drawn by a generator of their own; micro_batch counts over all processes, whose number so changes no data."""
     rng = np.random.default_rng((seed, 0, iteration, micro_batch))
     return data['train'].windows(rng.integers(len(data['train']) - block_size, size=batch_size))
 
@@ -130,19 +126,20 @@ def batches():
         read = (reader.submit(train_batch, i, rank * micro_steps + m) for i in range(iter_num, max_iters) for m in range(micro_steps))
         for batch, _ in pairwise(chain(read, [None])): # pairwise has asked for the next one when it gives this one
             yield on_device(batch.result(), device) # by the thread that computes: MPS bears no second one
-
 # ---- model ---------------------------------------------------------------------------------------------------------------
 iter_num, best_val_loss = 0, 1e9 # iter_num counts the updates made
 shape = ('block_size', 'n_layer', 'n_head', 'n_embd', 'bias', 'rotary', 'ngrams')
 drops = dict(dropout=dropout, ngram_dropout=ngram_dropout)
 if init_from == 'scratch':
-    model = GPT(GPTConfig(vocab_size=vocab_size, **{k: config[k] for k in shape} | drops | dict(block_size=block_size)))
-elif init_from == 'resume': # the best loss counts only for the dataset it was measured on
-    model = GPT.from_checkpoint(checkpoint, drops)
-    iter_num, best_val_loss = checkpoint['iter_num'], checkpoint['best_val_loss'] if Path(str(checkpoint['config'].get('dataset', dataset))).name == Path(dataset).name else 1e9
-    changed = [f'{k} {v} -> {config[k]}' for k, v in checkpoint['config'].items() if k in config and str(config[k]) != str(v)
-               and k not in (*shape, 'init_from', 'out_dir', 'device', 'backend', *['gradient_accumulation_steps'] * (total_batch_tokens > 0))]
-    notice(f"resuming from {saved_path} after {iter_num} iterations, best val loss {best_val_loss:.4f}" + '; not as it was: ' * bool(changed) + ', '.join(changed))
+    model = GPT(GPTConfig(vocab_size=vocab_size, **{k: config[k] for k in shape}, **drops))
+elif init_from == 'resume':
+    model, iter_num, before = GPT.from_checkpoint(checkpoint, drops), checkpoint['iter_num'], checkpoint['config']
+    same_data = Path(str(before.get('dataset', dataset))).name == Path(dataset).name
+    best_val_loss = checkpoint['best_val_loss'] if same_data else 1e9 # which counts only for the dataset it was measured on
+    follows = [*shape, 'init_from', 'out_dir', 'device', 'backend'] + ['gradient_accumulation_steps'] * (total_batch_tokens > 0)
+    changed = [f'{k} {v} -> {config[k]}' for k, v in before.items() if k in config and k not in follows and str(config[k]) != str(v)]
+    notice(f"resuming from {saved_path} after {iter_num} iterations, best val loss {best_val_loss:.4f}"
+           + (f"; not as it was: {', '.join(changed)}" if changed else ''))
 else:
     from data.pretrained import check_tokens
     model = GPT.from_pretrained(init_from, dict(dropout=dropout))
@@ -153,9 +150,9 @@ else:
 model.crop_block_size(block_size)
 for k in [k for k in shape if k in given and getattr(model.config, k) != config[k]]:
     notice(f"the weights decide: {k} is {getattr(model.config, k)}, not {config[k]}")
-config.update({k: getattr(model.config, k) for k in shape}) # what runs
 wandb_id = (checkpoint or {}).get('wandb_id')
-progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_steps=0) | (checkpoint or {}).get('progress', {}) # what the code below reads
+progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_steps=0) # what the code below reads
+progress |= (checkpoint or {}).get('progress', {})
 if checkpoint and not eval_only and (iter_num > max_iters or iter_num == max_iters == progress['evaluated_at']):
     notice(f"nothing to do: {saved_path} has made {iter_num} of max_iters {max_iters} iterations; raise --max_iters to train on")
     sys.exit(0)
@@ -163,16 +160,18 @@ rows = logit_rows or (2 ** 23 // vocab_size if device_type == 'cpu' else 0)
 rows = rows if rows < batch_size * block_size else 0 # all at once
 if total_batch_tokens:
     gradient_accumulation_steps = max(1, round(total_batch_tokens / (batch_size * block_size * world_size))) * world_size
-    config['gradient_accumulation_steps'] = gradient_accumulation_steps
+config.update({k: getattr(model.config, k) for k in shape}, gradient_accumulation_steps=gradient_accumulation_steps) # what runs
 micro_steps = gradient_accumulation_steps // world_size # micro-batches of this process in one iteration
 tokens_per_iter = gradient_accumulation_steps * batch_size * block_size
-model_args = {k: v for k, v in vars(model.config).items() if k != 'activation' and (k not in ('rotary', 'ngrams', 'ngram_dropout') or v != getattr(GPTConfig, k))}
-
+model_args = {k: v for k, v in vars(model.config).items() if k != 'activation' # which is saved beside them
+              and (k not in ('rotary', 'ngrams', 'ngram_dropout') or v != getattr(GPTConfig, k))}
 # ---- processes, precision, optimizer -------------------------------------------------------------------------------------
 if world_size > 1:
-    attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '') if os.environ.get('LOCAL_WORLD_SIZE') == str(world_size) else '' # machines may differ in it
-    store = torch.distributed.PrefixStore(attempt, next(torch.distributed.rendezvous('env://'))[0]) # torchrun's store still has the addresses of dead processes
-    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, device_id=torch.device(device) if device_type == 'cuda' else None)
+    one_machine = os.environ.get('LOCAL_WORLD_SIZE') == str(world_size) # several may differ in how often they restarted
+    attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '') if one_machine else ''
+    store = next(torch.distributed.rendezvous('env://'))[0] # torchrun's, which still has the addresses of dead processes
+    torch.distributed.init_process_group(backend, store=torch.distributed.PrefixStore(attempt, store), rank=rank,
+                                         world_size=world_size, device_id=torch.device(device) if device_type == 'cuda' else None)
 host_group = world_size > 1 and torch.distributed.new_group(backend='gloo') # for what the processes agree on without the device
 stop_signal = 0 # number of the signal that asked the run to end, which it does after the current iteration and a save
 def ask_to_stop(number, frame):
@@ -190,9 +189,10 @@ if fsdp: # blocks are gathered in the precision of their matmuls, as autocast ha
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     from torch.distributed.tensor import Shard, distribute_tensor # a second to import
     mesh = torch.distributed.init_device_mesh(device_type, (world_size,))
-    half, sent = torch.bfloat16 if dtype == 'bfloat16' and device_type != 'cpu' else None, torch.bfloat16 if bf16_gradients else torch.float32
+    half, sent = dtype == 'bfloat16' and device_type != 'cpu', torch.bfloat16 if bf16_gradients else torch.float32
     for module in (*model.transformer.h, model):
-        fully_shard(module, mesh=mesh, mp_policy=MixedPrecisionPolicy(None if module is model else half, sent, cast_forward_inputs=False),
+        policy = MixedPrecisionPolicy(torch.bfloat16 if half and module is not model else None, sent, cast_forward_inputs=False)
+        fully_shard(module, mesh=mesh, mp_policy=policy,
                     shard_placement_fn=lambda p: Shard(1) if optimizer == 'muon' and p.dim() == 2 else None)
 muon = [Muon(model, muon_lr, weight_decay, dtype == 'bfloat16')] if optimizer == 'muon' else []
 optimizers = [model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type, [p for m in muon for p in m.parts]), *muon]
@@ -201,7 +201,7 @@ if init_from == 'resume' and not eval_only and checkpoint.get('optimizer'):
     try:
         for o, kept in zip(optimizers, (checkpoint['optimizer'], checkpoint.get('muon')), strict=False):
             kept['param_groups'] = [new for old, new in zip(kept['param_groups'], o.state_dict()['param_groups'], strict=True)
-                                    if old['params'] == new['params']] # the moments are the file's, the settings ours; loading counts the groups
+                                    if old['params'] == new['params']] # the file's moments, our settings; loading counts groups
             params = [p for group in o.param_groups for p in group['params']]
             for i, moments in kept['state'].items():
                 for k in ('momentum_buffer',) if o in muon else ('exp_avg', 'exp_avg_sq'):
@@ -213,12 +213,12 @@ if init_from == 'resume' and not eval_only and checkpoint.get('optimizer'):
         if scaler.is_enabled() and 'scaler' in checkpoint:
             scaler.load_state_dict(checkpoint['scaler'])
     except Exception as e: # what a foreign state raises is anyone's guess
-        refuse(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {e}); give the --optimizer that made it, or --init_from=scratch")
+        refuse(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {e}); "
+               "give the --optimizer that made it, or --init_from=scratch")
 checkpoint = kept = None # free host memory
-for module in (model.transformer.h if fsdp else [model]) if compile else ():
-    module.compile(dynamic=False, options=dict(cpp_wrapper=device_type == 'cpu' and not activation_checkpointing)) # in place, so that parameters keep their names
-ddp = world_size > 1 and not fsdp
-# what trains; model itself is what is saved, counted and evaluated
+for module in (model.transformer.h if fsdp else [model]) if compile else (): # in place, so that parameters keep their names
+    module.compile(dynamic=False, options=dict(cpp_wrapper=device_type == 'cpu' and not activation_checkpointing))
+ddp = world_size > 1 and not fsdp # then wrapped is what trains; model itself is what is saved, counted and evaluated
 wrapped = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=micro_steps == 1) if ddp else model
 if ddp and bf16_gradients: # wrapped in a function, since on CPUs torch refuses its own hook by name
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
@@ -234,10 +234,9 @@ def over_all(x, kind='SUM', group=None):
     if world_size > 1:
         torch.distributed.all_reduce(x, getattr(torch.distributed.ReduceOp, kind), group)
     return x
-
 # ---- schedule, evaluation, saving ----------------------------------------------------------------------------------------
 def get_lr(it):
-    """The learning rate of update it: linear warm-up, then down to min_lr by half a cosine, or (wsd) level and then a straight line."""
+    """The learning rate of update it: linear warm-up, then down to min_lr by half a cosine, or (wsd) level and a straight line."""
     if not decay_lr:
         return learning_rate
     if it < warmup_iters:
@@ -248,7 +247,7 @@ def get_lr(it):
 
 @torch.no_grad()
 def estimate_loss():
-    """Mean loss of each split over evenly spread windows, the same at every call, divided among all processes; a sample, if asked for."""
+    """Mean loss of each split over evenly spread windows, always the same, divided among all processes; a sample, if asked for."""
     losses = {}
     model.eval()
     for split in ('train', 'val'):
@@ -262,24 +261,27 @@ def estimate_loss():
                 total += model(*on_device(data[split].windows(windows[i % n]), device), rows)[1] * (i < n)
         losses[split] = over_all(total).item() / n
     if sample_tokens and master_process: # prompted by the first token of val.bin
-        losses['sample'] = decode(model.generate(torch.tensor([[int(data['val'].ids()[0])]], device=device), sample_tokens, 0.8, 200, n_vocab=n_vocab)[0].tolist())
+        first = torch.tensor([[int(data['val'].ids()[0])]], device=device)
+        losses['sample'] = decode(model.generate(first, sample_tokens, 0.8, 200, n_vocab=n_vocab)[0].tolist())
     model.train()
     return losses
 
 writer, writing = ThreadPoolExecutor(1), None
 def save(improved):
-    """Copy the state after iter_num updates and have it written while training goes on; one write at a time."""
+    """Copy the state after iter_num updates, so that none changes it, and have it written while they go on; one write at a time."""
     global writing, saved_at
     if not torch.stack([whole(p.isfinite().all()) for p in model.parameters()]).all():
         refuse(f"weights are no longer finite at iteration {iter_num}; nothing was saved, earlier files are untouched")
     saved()
     path = ckpt_path if improved or always_save_checkpoint else last_path
     paths = [best_path] * (save_best and improved) + [path] + [os.path.join(out_dir, f'ckpt_{iter_num:07d}.pt')] * (keep_checkpoints > 1)
-    weights = {k: v for k, v in model.state_dict().items() if k != 'lm_head.weight' or model.lm_head.weight is not model.transformer.wte.weight}
-    state = {'model': weights, 'optimizer': optimizers[0].state_dict(), 'model_args': model_args, 'activation': model.config.activation, 'iter_num': iter_num,
-             'best_val_loss': best_val_loss, 'config': config, 'codec': meta, 'wandb_id': wandb_id, 'progress': dict(progress, bad_steps=int(bad))}
+    tied = model.lm_head.weight is model.transformer.wte.weight
+    weights = {k: v for k, v in model.state_dict().items() if not (tied and k == 'lm_head.weight')}
+    state = {'model': weights, 'optimizer': optimizers[0].state_dict(), 'model_args': model_args,
+             'activation': model.config.activation, 'iter_num': iter_num, 'best_val_loss': best_val_loss, 'config': config,
+             'codec': meta, 'wandb_id': wandb_id, 'progress': dict(progress, bad_steps=int(bad))}
     state |= ({'scaler': scaler.state_dict()} if scaler.is_enabled() else {}) | ({'muon': muon[0].state_dict()} if muon else {})
-    copy = tree_map_only(torch.Tensor, lambda x: whole(x.detach()).to('cpu' if master_process else 'meta', copy=True), state) # so that updates do not change it
+    copy = tree_map_only(torch.Tensor, lambda x: whole(x.detach()).to('cpu' if master_process else 'meta', copy=True), state)
     if master_process:
         writing, saved_at = writer.submit(save_checkpoint, copy, paths, keep_checkpoints), time.monotonic()
     notice(f"saving {path}")
@@ -291,7 +293,6 @@ def saved():
         return writing and writing.result()
     except (OSError, RuntimeError) as e:
         refuse(f"could not save into {out_dir!r} ({' '.join(str(e).split())[:200]}); earlier files are untouched, --init_from=auto resumes from them")
-
 # ---- logging ---------------------------------------------------------------------------------------------------------------
 metrics = None
 if master_process and not eval_only:
@@ -301,14 +302,15 @@ if master_process and not eval_only:
         if free < needed:
             refuse(f"a checkpoint takes {needed / 1e9:.1f} GB, and {out_dir!r} has {free / 1e9:.1f} GB free; free some or give another --out_dir")
         os.makedirs(out_dir, exist_ok=True)
-        metrics = open(os.path.join(out_dir, 'metrics.jsonl'), 'a', 1, 'utf-8', opener=lambda path, flags: os.open(path, flags | getattr(os, 'O_NOFOLLOW', 0), 0o666))
+        through_no_link = lambda path, flags: os.open(path, flags | getattr(os, 'O_NOFOLLOW', 0), 0o666)
+        metrics = open(os.path.join(out_dir, 'metrics.jsonl'), 'a', 1, 'utf-8', opener=through_no_link)
     except OSError as e:
         refuse(f"cannot write into out_dir {out_dir!r} ({e.strerror}); give another --out_dir")
     if wandb_log:
         try:
             import wandb
             sys.stdin = open(os.devnull) # if nobody is logged in, wandb would ask and wait
-            wandb_id = wandb.init(project=wandb_project, name=wandb_run_name, config=config, id=wandb_id, resume='allow').id # the same run goes on
+            wandb_id = wandb.init(project=wandb_project, name=wandb_run_name, config=config, id=wandb_id, resume='allow').id # the run goes on
         except Exception as e: # not installed, not logged in, not reachable: no reason to end a run
             wandb_log = False
             notice(f"wandb is off ({type(e).__name__}: {' '.join(str(e).split())[:120]}); metrics.jsonl has the numbers")
@@ -321,28 +323,30 @@ def record(event, **values):
         if wandb_log and event in ('eval', 'log'):
             wandb.log({f'{event}/{k}': v for k, v in values.items() if k != 'iter'}, step=values['iter'])
 
-git = shutil.which('git') and subprocess.run(['git', '-C', _here, 'rev-parse', 'HEAD'], capture_output=True, encoding='utf-8', errors='replace')
-record('start', iter=iter_num, time=time.time(), config=config, torch=torch.__version__, python=sys.version.split()[0], world_size=world_size,
-       device=torch.cuda.get_device_name(device) if device_type == 'cuda' else device_type, commit=git.stdout.strip() if git else None)
+git = shutil.which('git') and subprocess.run(['git', '-C', _here, 'rev-parse', 'HEAD'], capture_output=True).stdout.decode().strip()
+record('start', iter=iter_num, time=time.time(), config=config, torch=torch.__version__, python=sys.version.split()[0],
+       world_size=world_size, device=torch.cuda.get_device_name(device) if device_type == 'cuda' else device_type, commit=git)
 notice(f"tokens per iteration will be: {tokens_per_iter:,}\nnumber of parameters: {model.get_num_params() / 1e6:.2f}M")
-
 # ---- the loop --------------------------------------------------------------------------------------------------------------
 feed, peak = batches(), peak_flops(device, dtype)
-bad, left_out = torch.tensor(float(progress['bad_steps']), device=device), torch.zeros((), device=device) # bad updates in a row; bad updates since the last log line
+bad = torch.tensor(float(progress['bad_steps']), device=device) # bad updates in a row
+left_out = torch.zeros((), device=device) # bad updates since the last log line
 t0, saved_at, logged_at, resumed_at = time.perf_counter(), time.monotonic(), iter_num, iter_num
 bar = tqdm(total=max_iters, initial=iter_num, unit='iter', leave=False, disable=None if master_process else True)
 while True:
     by_clock = master_process and save_minutes and time.monotonic() - saved_at > 60 * save_minutes # rank 0's clock decides for all
-    (stopping, by_clock), improved = over_all(torch.tensor([stop_signal, int(by_clock)]), 'MAX', host_group).tolist(), False
+    stopping, by_clock = over_all(torch.tensor([stop_signal, int(by_clock)]), 'MAX', host_group).tolist()
     evaluating = eval_only or (iter_num % eval_interval == 0 or iter_num == max_iters) and iter_num != progress['evaluated_at']
-    saving = not eval_only and (stopping or iter_num == max_iters or iter_num > resumed_at and (save_interval and iter_num % save_interval == 0 or by_clock))
+    due = iter_num > resumed_at and (by_clock or save_interval and iter_num % save_interval == 0)
+    saving, improved = not eval_only and (stopping or iter_num == max_iters or due), False
     if evaluating or saving:
         if device_type != 'cpu':
             torch.accelerator.synchronize() # iterations still running do not count as pause
         paused_at = time.perf_counter()
         if evaluating and not stopping:
             losses = estimate_loss()
-            notice(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}" + ('\n' + losses['sample'] if 'sample' in losses else ''))
+            notice(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}"
+                   + ('\n' + losses['sample'] if 'sample' in losses else ''))
             if eval_only:
                 break
             record('eval', iter=iter_num, **losses, lr=get_lr(iter_num))
@@ -374,7 +378,7 @@ while True:
             o.take_gradients()
         scaler.unscale_(o)
     norm = whole(torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf)) # inf clips nothing
-    found = optimizers[0].found_inf = (~norm.isfinite()).float() # fused AdamW skips its step where this is 1; the scaler sets its own
+    found = optimizers[0].found_inf = (~norm.isfinite()).float() # where 1, fused AdamW skips its step; the scaler sets its own
     if not (muon or device_type == 'mps') or not found: # AdamW on MPS and Muon do not skip by themselves
         for o in optimizers:
             scaler.step(o)
@@ -394,9 +398,11 @@ while True:
         logged_at, left_out = iter_num + 1, torch.zeros_like(left_out)
         mfu = model.estimate_mfu(batch_size * gradient_accumulation_steps, dt, peak * world_size) if peak else None
         notice(f"iter {iter_num}: loss {mean_loss:.4f}, time {1000 * dt:.2f}ms, mfu {f'{100 * mfu:.2f}%' if mfu else 'n/a'}, "
-               f"{tokens_per_iter / dt:,.0f} tok/s, norm {norm.item():.2f}, lr {lr:.2e}, {tqdm.format_interval(dt * (max_iters - iter_num - 1))} left"
+               f"{tokens_per_iter / dt:,.0f} tok/s, norm {norm.item():.2f}, lr {lr:.2e}, "
+               f"{tqdm.format_interval(dt * (max_iters - iter_num - 1))} left"
                + (f", {missing} bad updates left out" if missing else '') + (", a spike" if spike else ''))
-        record('log', iter=iter_num, loss=mean_loss, ms=1000 * dt, tokens_per_s=tokens_per_iter / dt, mfu=mfu, norm=norm.item(), lr=lr, left_out=missing, spike=spike)
+        record('log', iter=iter_num, loss=mean_loss, ms=1000 * dt, tokens_per_s=tokens_per_iter / dt, mfu=mfu, norm=norm.item(),
+               lr=lr, left_out=missing, spike=spike)
     if (logging or (iter_num + 1) % max_bad_steps == 0) and bad >= max_bad_steps:
         refuse(f"{int(bad)} updates in a row had a loss or gradient that is not finite; the weights are from before them. "
                "Try a lower --learning_rate, a longer --warmup_iters, --grad_clip=1.0 or --dtype=float32")
@@ -408,7 +414,7 @@ saved()
 if device_type == 'cuda':
     notice(f"peak memory {torch.cuda.max_memory_allocated() / 2 ** 30:.2f} GiB")
 elif device_type == 'cpu' and os.path.exists(path := '/proc/self/status') and 'VmHWM:' in (status := Path(path).read_text()):
-    notice(f"peak memory {int(status.partition('VmHWM:')[2].split()[0]) / 2 ** 20:.2f} GiB") # getrusage would also count the process that started this one
+    notice(f"peak memory {int(status.partition('VmHWM:')[2].split()[0]) / 2 ** 20:.2f} GiB") # getrusage counts the parent too
 if world_size > 1:
     torch.distributed.destroy_process_group()
 if stopping:
