@@ -5,6 +5,7 @@ where the time goes:         python bench.py --profile=True     (opens in Tensor
 generation:                  python bench.py --mode=generate"""
 import os
 import time
+from itertools import islice
 
 import numpy as np
 import torch
@@ -72,14 +73,14 @@ def timed(steps):
 def time_generation(rows):
     """Print the speed of rows at once after prompts of half a context, and of one row without a cache, as in nanoGPT."""
     half, ids = block_size // 2, windows()[:rows]
-    for n in (4, max(2, min(64, half))): # the first time warms up, records a CUDA graph, and runs it
+    for n in (6, max(6, min(64, half))): # the first time warms up
         stream = model.stream(ids[:, :half].tolist(), n, compiled=compile)
         times = [time.perf_counter()]
-        for read in (next, list): # the first token, then all others
-            read(stream)
+        for some in (1, 4, n): # the first token, some with which CUDA graphs are recorded anew, then all others
+            list(islice(stream, some))
             synchronize()
             times.append(time.perf_counter())
-    first, each = times[1] - times[0], (times[2] - times[1]) / (n - 1)
+    first, each = times[1] - times[0], (times[3] - times[2]) / (n - 5)
     width = half + (half if compile else n / 2) # of the cache that a step reads, besides all weights
     moved = model.lm_head.weight.element_size() * (model.get_num_params() + rows * 2 * n_layer * n_embd * width)
     a = torch.zeros(2, 2 ** 26, device=device)
@@ -107,5 +108,4 @@ else:
     known, a = peak_flops(device, dtype), torch.randn(1024, 1024, device=device, dtype=getattr(torch, dtype))
     peak = known or 2 * 1024 ** 3 / seconds_of('a @ a', a=a) # measured where no data sheet is known
     print(f"time per iteration: {1000 * seconds / n:.4f}ms, MFU: {100 * model.estimate_mfu(batch_size, seconds / n, peak):.2f}%")
-    print(f"{batch_size * block_size * n / seconds:,.0f} tokens/s; MFU is of {'' if known else 'a 1024x1024 matmul, '}"
-          f"{peak / 1e12:.2f} TFLOP/s in {dtype}")
+    print(f"{batch_size * block_size * n / seconds:,.0f} tokens/s; MFU is of {'' if known else 'a 1024x1024 matmul, '}{peak / 1e12:.2f} TFLOP/s in {dtype}")

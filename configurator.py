@@ -20,14 +20,12 @@ def _explain(kind, error, trace):
         shape = dict(n_embd=768, n_layer=12, batch_size=1, block_size=1024, vocab_size=50304) # for a script without these
         s = shape | globals() | globals().get('config', {})
         C, L, B, T, V = (s[k] for k in shape)
-        weights, logits = 16 * (12 * L * C * C + V * C) / 1e9, 8 * V * B * T / 1e9
         steps = ' and raise gradient_accumulation_steps by the same factor' * ('eval_iters' in s)
-        sentence = (f"out of memory. Training this shape takes {weights:.1f} GB for weights, gradients and moments, and up to "
-                    f"{logits:.1f} GB for a micro-batch's logits. Lower batch_size{steps}, then block_size, or use a smaller model")
-        if 'num_samples' in s:
-            sentence = "out of memory. Use --dtype=bfloat16, a lower --num_samples or --max_new_tokens, or a smaller model"
+        sentence = "out of memory. " + ("Use --dtype=bfloat16, a lower --num_samples or --max_new_tokens, or a smaller model" if 'num_samples' in s else
+            f"Training this shape takes {16 * (12 * L * C * C + V * C) / 1e9:.1f} GB for weights, gradients and moments, and up to {8 * V * B * T / 1e9:.1f} "
+            f"GB for a micro-batch's logits. Lower batch_size{steps}, then block_size, or use a smaller model")
     elif kind is BrokenPipeError and 'eval_iters' not in globals():
-        return os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os._exit(1) # as a generator or a buffer that ends with the interpreter would complain
     elif not issubclass(kind, (OSError, KeyboardInterrupt)) and kind.__name__ != 'UserError' and 'No space left' not in sentence:
         return sys.__excepthook__(kind, error, trace)
     print(f"{os.path.basename(__file__)}: {sentence or 'stopped'}", file=sys.stderr)
@@ -88,10 +86,9 @@ def _configure(space, argv=None):
             refuse(f"{path}, line {e.lineno}: {e.msg}; a config file is Python: key = value")
         except (Exception, SystemExit) as e:
             refuse(f"{path}: {type(e).__name__}: {e}")
-        counters = [n for loop in nodes if isinstance(loop, ast.For) for n in ast.walk(loop.target)] # which need no other use
-        stored = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        stored, used = ({n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, kind)} for kind in (ast.Store, ast.Load))
         stored &= {i.argval for i in dis.get_instructions(source) if i.opname == 'STORE_NAME'} # not a function's local names
-        used = {n.id for n in nodes if isinstance(n, ast.Name) and (isinstance(n.ctx, ast.Load) or n in counters)}
+        used |= {getattr(n, 'id', '') for loop in nodes if isinstance(loop, ast.For) for n in ast.walk(loop.target)} # it may only count
         for key, value in after.items():
             if key in defaults:
                 if key in stored or value is not before[key]:
@@ -154,8 +151,8 @@ def _settle(s, given):
     if device_type in ('cuda', 'xpu'):
         torch.accelerator.set_device_index(int(device.partition(':')[2] or 0))
     if device_type == 'cpu' and sys.platform == 'linux' and hasattr(libc := ctypes.CDLL(None), 'mallopt'): # glibc
-        libc.mallopt(-3, 2 ** 30) # M_MMAP_THRESHOLD: keep freed memory, which the kernel would clear anew at each step
-        libc.mallopt(-1, 2 ** 31 - 1) # M_TRIM_THRESHOLD: the same
+        libc.mallopt(-3, 2 ** 30) or libc.mallopt(-3, 2 ** 25) # M_MMAP_THRESHOLD, before glibc 2.35 at most this: keep freed memory,
+        libc.mallopt(-1, 2 ** 31 - 1) # M_TRIM_THRESHOLD: which the kernel would clear anew at each step
     if s['dtype'] == 'auto': # bfloat16 where the device computes in it natively
         emulated = device_type == 'cuda' and not torch.cuda.is_bf16_supported(including_emulation=False)
         s['dtype'] = 'float32' if device_type not in ('cuda', 'xpu') else 'float16' if emulated else 'bfloat16'
@@ -178,13 +175,12 @@ def _settle(s, given):
             if rank == 0:
                 print(f"not compiling, because {type(e).__name__}: {' '.join(str(e).split())[:200]}")
     if 'backend' in s and torch.distributed.is_available():
-        native = torch.distributed.get_default_backend_for_device(device_type)
-        ways = [b for b in (native, 'gloo', 'mpi') if torch.distributed.is_backend_available(b)]
+        known = dict.fromkeys((torch.distributed.get_default_backend_for_device(device_type), 'gloo', 'mpi'))
+        ways = [b for b in known if torch.distributed.is_backend_available(b)]
         s['backend'] = (ways or ['none'])[0] if s['backend'] == 'auto' else s['backend'] # Windows has no NCCL
-        if s['backend'] not in (ways or ['none']):
-            refuse(f"backend {s['backend']!r} cannot connect processes on {device_type} here, but {' or '.join(ways)} can; "
-                   "leave --backend out to use the best")
-    torch.manual_seed(s['seed'])
+        if s['backend'] not in ways + ['none', 'nccl'] * (world_size == 1): # the second is nanoGPT's default, and unused
+            refuse(f"backend {s['backend']!r} cannot connect processes on {device_type} here, but {' or '.join(ways)} can; leave --backend out to use the best")
+    torch.manual_seed(s.get('seed', 1337)) # nanoGPT's train.py has no such setting
     if rank == 0:
         print('settings given:', ', '.join(f'{k} = {v!r}' for k, v in given.items()) or 'none')
         name = torch.cuda.get_device_name(device) if device_type == 'cuda' else f'{torch.get_num_threads()} threads'

@@ -36,19 +36,18 @@ class GPTConfig:
     rotary: bool = False # rotary position embeddings (Su et al., arXiv:2104.09864) in place of wpe
     ngrams: int = 0 # rows of wng, a hashed table of embeddings of the last 2, 3 and 4 tokens, added to each token's own
     ngram_dropout: float = 0.0 # share of the rows looked up that is dropped in training
+
     def __post_init__(self):
         for name, kind in GPTConfig.__annotations__.items():
-            value, least = getattr(self, name), 0 if name == 'ngrams' else 1
-            wanted = {int: f'a whole number from {least} up', float: 'a number', bool: 'True or False', str: 'text'}[kind]
-            if type(value) not in ((int, float) if kind is float else (kind,)) or kind is int and value < least:
+            value, least = getattr(self, name), min(1, getattr(GPTConfig, name)) if kind is int else None # fields that users add may be of any kind
+            wanted = {int: f'a whole number from {least} up', float: 'a number', bool: 'True or False', str: 'text'}.get(kind)
+            if wanted and (type(value) not in ((int, float) if kind is float else (kind,)) or kind is int and value < least):
                 raise UserError(f"{name} must be {wanted}, got {value!r}")
         if self.n_layer * max(self.n_embd, 10000) ** 2 + (self.vocab_size + self.block_size + self.ngrams) * self.n_embd > 1e12:
             raise UserError(f"{self} has more layers or parameters than fit any machine")
-        unit = 2 if self.rotary else 1 # rotary rotates channels in pairs
-        fits = [n for n in range(1, self.n_embd + 1) if self.n_embd % (n * unit) == 0]
-        if self.n_head not in fits:
-            fits = ', '.join(map(str, fits)) or 'none'
-            raise UserError(f"n_embd {self.n_embd} cannot be divided among n_head {self.n_head} heads; n_head may be {fits}")
+        fits = [str(n) for n in range(1, self.n_embd + 1) if self.n_embd % (n + n * self.rotary) == 0] # rotary rotates channels in pairs
+        if str(self.n_head) not in fits:
+            raise UserError(f"n_embd {self.n_embd} cannot be divided among n_head {self.n_head} heads; n_head may be {', '.join(fits) or 'none'}")
         if self.activation not in ACTIVATIONS:
             raise UserError(f"activation {self.activation!r} is not one of {', '.join(ACTIVATIONS)}")
 
@@ -78,10 +77,11 @@ def hashed(idx, rows):
 class CausalSelfAttention(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.n_head, self.dropout = config.n_head, config.dropout
+        self.n_head, self.n_embd, self.dropout = config.n_head, config.n_embd, config.dropout
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias) # query, key and value in one matmul
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.resid_dropout = nn.Dropout(config.dropout)
+
     def forward(self, x, cache=None, at=0, mask=None, turn=None):
         B, T, C = x.shape
         q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).unbind(2) # each (B, T, nh, hs)
@@ -94,18 +94,19 @@ class CausalSelfAttention(nn.Module):
         elif cache is not None:
             cache[0, :, :, at:at + T], cache[1, :, :, at:at + T] = k, v
             k, v = cache[:, :, :, :at + 1] if at else (k, v)
-        y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=self.dropout * self.training, is_causal=T > 1) # (B, nh, T, hs)
+        y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=self.dropout * self.training, is_causal=mask is None and not at) # (B, nh, T, hs)
         return self.resid_dropout(self.c_proj(y.transpose(1, 2).reshape(B, T, C)))
 
 class MLP(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
-        self.activation = nn.GELU(ACTIVATIONS[config.activation])
+        self.gelu = nn.GELU(ACTIVATIONS[config.activation])
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
+
     def forward(self, x):
-        return self.dropout(self.c_proj(self.activation(self.c_fc(x))))
+        return self.dropout(self.c_proj(self.gelu(self.c_fc(x))))
 
 class Block(nn.Module):
     def __init__(self, config):
@@ -114,13 +115,15 @@ class Block(nn.Module):
         self.attn = CausalSelfAttention(config)
         self.ln_2 = LayerNorm(config.n_embd, config.bias)
         self.mlp = MLP(config)
-    def forward(self, x, *past):
-        x = x + self.attn(self.ln_1(x), *past)
+
+    def forward(self, x, **past):
+        x = x + self.attn(self.ln_1(x), **past)
         return x + self.mlp(self.ln_2(x))
 
 class ChunkedLoss(torch.autograd.Function):
     """Mean cross-entropy of x (N, C) through weight (V, C) against targets (N), with the logits of rows tokens at a time: their
     gradient is computed in the forward pass, so that no logits are kept. Equal to the plain form up to rounding."""
+
     @staticmethod
     def forward(ctx, x, weight, targets, rows, train):
         n, loss = (targets != -1).sum(), torch.zeros((), device=x.device)
@@ -135,6 +138,7 @@ class ChunkedLoss(torch.autograd.Function):
                 dw.addmm_(p.t(), a.float() * counts)
         ctx.n = n
         return loss / n
+
     @staticmethod
     def backward(ctx, gradient):
         gradients, ctx.gradients = ctx.gradients, None # drop our references, so that autograd may accumulate in place
@@ -151,14 +155,16 @@ class GPT(nn.Module):
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.lm_head.weight = self.transformer.wte.weight # one matrix for both (Press and Wolf, arXiv:1608.05859)
         self.init_weights()
+
     @torch.no_grad()
     def init_weights(self):
         """N(0, 0.02) for matrices, over √(2·n_layer) for those that add to the residual (GPT-2's paper); 0 for biases and wng."""
         for name, p in self.named_parameters():
-            if name.endswith(('bias', 'wng.weight')):
+            if name.endswith(('.bias', 'wng.weight')):
                 p.zero_()
-            elif p.dim() == 2:
+            elif isinstance(self.get_submodule(name.rpartition('.')[0]), (nn.Linear, nn.Embedding)):
                 p.normal_(0.0, 0.02 / (2 * self.config.n_layer) ** 0.5 if name.endswith('c_proj.weight') else 0.02)
+
     def trunk(self, idx, cache=None, at=0):
         """The network without its head: (B, T) ids to (B, T, C). If cache is given, a (2, B, nh, S, hs) per layer, keys and
         values go into it. With at above 0, only the last id of each row is computed, at position at, and attends to the cache;
@@ -175,12 +181,12 @@ class GPT(nn.Module):
             x = x + h.wpe(position)
         if c.ngrams:
             x = x + F.dropout1d(h.wng(hashed(idx, c.ngrams)[:, -T:]).flatten(0, 1), c.ngram_dropout, self.training).sum(-2).view_as(x)
-        kind = x.device.type
-        half = kind != 'meta' and torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
-        x = h.drop(x.bfloat16() if half else x) # a residual stream as matmuls give it: half the memory to read and write
+        half = x.device.type != 'meta' and torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16
+        x = h.drop(x.bfloat16() if half else x) # a residual stream in bfloat16, as matmuls give it: half the memory
         for i, block in enumerate(h.h):
-            x = block(x, cache[i] if cache else None, at, mask, turn)
+            x = block(x, **(dict(cache=cache and cache[i], at=at, mask=mask, turn=turn) if cache or turn else {}))
         return self.transformer.ln_f(x)
+
     def forward(self, idx, targets=None, rows=None):
         """idx, targets: (B, T) token ids; a target of -1 is ignored. Returns (logits, loss): with targets all logits (B, T, V)
         and the mean cross-entropy in nats, without them only the last position's logits (B, 1, V) and None. With rows not None
@@ -195,6 +201,7 @@ class GPT(nn.Module):
             return None, ChunkedLoss.apply(x.flatten(0, 1), self.lm_head.weight, targets.flatten(), rows, torch.is_grad_enabled())
         logits = self.lm_head(x) # (B, T, V)
         return logits if rows is None else None, F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
+
     # ---- weights in and out --------------------------------------------------------------------------------------------
     @classmethod
     def from_state(cls, config, state):
@@ -209,6 +216,7 @@ class GPT(nn.Module):
         if torch.equal(model.lm_head.weight, model.transformer.wte.weight):
             model.lm_head.weight = model.transformer.wte.weight
         return model
+
     @classmethod
     def from_checkpoint(cls, checkpoint, override_args=None):
         """The model in a dict that load_checkpoint returned; override_args, such as dropout, replace those in model_args."""
@@ -216,6 +224,7 @@ class GPT(nn.Module):
             return cls.from_state(GPTConfig(**checkpoint['model_args'] | (override_args or {})), checkpoint['model'])
         except TypeError as e:
             raise UserError(f"the checkpoint's model_args are not this model's: {e}") from e
+
     @classmethod
     def from_pretrained(cls, model_type, override_args=None):
         """The GPT-2 of a hub name such as 'gpt2-xl', or of a folder that transformers wrote. Only dropout may be overridden.
@@ -225,10 +234,12 @@ class GPT(nn.Module):
             raise UserError(f"only dropout may be overridden, got {', '.join(sorted(more))}")
         args, state = read_pretrained(model_type)
         return cls.from_state(GPTConfig(**args, **(override_args or {})), state)
+
     def save_pretrained(self, folder):
         """Write the model for transformers' AutoModelForCausalLM. Raises UserError if its GPT-2 cannot compute this network."""
         from data.pretrained import write_pretrained
         write_pretrained(self, folder, 50256 if self.config.vocab_size > 50256 else None)
+
     @torch.no_grad()
     def crop_block_size(self, block_size):
         """Drop the positions from block_size on. Raises UserError if the model has fewer."""
@@ -237,26 +248,27 @@ class GPT(nn.Module):
         self.config.block_size = block_size
         if not self.config.rotary:
             self.transformer.wpe = nn.Embedding.from_pretrained(self.transformer.wpe.weight[:block_size].clone(), freeze=False)
+
     # ---- training ------------------------------------------------------------------------------------------------------
     def get_num_params(self, non_embedding=True):
         """The number of parameters, the tied matrix counted once; non_embedding leaves out wpe and wng, which enter no matmul."""
         return sum(p.numel() for name, p in self.named_parameters() if not (non_embedding and name.endswith(('wpe.weight', 'wng.weight'))))
+
     def configure_optimizers(self, weight_decay, learning_rate, betas, device_type, but=()):
-        """AdamW (arXiv:1711.05101) for all parameters but those in but; matrices and embeddings decay, biases and norms don't."""
+        """AdamW (arXiv:1711.05101) for all parameters except those in but, in two groups: matrices and embeddings decay, the rest does not."""
         trained = [p for p in self.parameters() if p.requires_grad and not any(p is q for q in but)]
-        groups = [dict(params=[p for p in trained if p.dim() > 1], weight_decay=weight_decay),
-                  dict(params=[p for p in trained if p.dim() <= 1], weight_decay=0.0)]
-        fused = device_type in ('cuda', 'cpu', 'xpu', 'mps')
-        return torch.optim.AdamW([g for g in groups if g['params']], lr=learning_rate, betas=betas, fused=fused)
+        groups = [dict(params=[p for p in trained if (p.dim() > 1) == decays], weight_decay=weight_decay * decays) for decays in (True, False)]
+        return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=device_type in ('cuda', 'cpu', 'xpu', 'mps'))
+
     def estimate_mfu(self, fwdbwd_per_iter, dt, peak=None):
         """Model FLOPs utilisation: the share of peak (FLOP/s; by default this device's in bfloat16 by peak_flops, or nan) that
         fwdbwd_per_iter sequences in dt seconds reach. A token costs 6·N + 12·layers·C·T, PaLM's appendix B (arXiv:2204.02311)."""
-        c, peak = self.config, peak or peak_flops(self.lm_head.weight.device, 'bfloat16') or float('nan')
+        c, peak = self.config, peak or peak_flops(self.transformer.wte.weight.device, 'bfloat16') or float('nan')
         return (6 * self.get_num_params() + 12 * c.n_layer * c.n_embd * c.block_size) * c.block_size * fwdbwd_per_iter / dt / peak
+
     # ---- generation ----------------------------------------------------------------------------------------------------
     @torch.inference_mode()
-    def stream(self, prompts, max_new_tokens, temperature=1.0, top_k=None, top_p=None, context_stride=1, n_vocab=None,
-               draws=None, compiled=False):
+    def stream(self, prompts, max_new_tokens, temperature=1.0, top_k=None, top_p=None, context_stride=1, n_vocab=None, draws=None, compiled=False):
         """Yields, max_new_tokens times, the next id of each row, (B,) on the model's device. prompts are B lists of ids; each row
         gets what it would get alone. pick chooses each id; draws (B, max_new_tokens) default to torch's CPU generator, ids from
         n_vocab up are never drawn. compiled makes a step one graph of static shapes, on CUDA a CUDA graph. Keys and values are
@@ -266,7 +278,7 @@ class GPT(nn.Module):
             return pick(self.lm_head(x)[:, :n_vocab].float(), draws, temperature, top_k, top_p)
         def step(recent, at, cache, draws):
             return choose(self.trunk(recent, cache, at)[:, 0], draws)
-        c, weight, B, ends = self.config, self.lm_head.weight, len(prompts), torch.tensor([len(p) for p in prompts])
+        c, weight, B, ends = self.config, self.transformer.wte.weight, len(prompts), torch.tensor([len(p) for p in prompts])
         if not ends.all() or not 1 <= context_stride <= c.block_size:
             raise UserError(f"a prompt needs a token, and context_stride, {context_stride}, must be within 1 to block_size, {c.block_size}")
         draws = torch.rand(B, max_new_tokens) if draws is None else draws
@@ -274,7 +286,7 @@ class GPT(nn.Module):
         first = (ends - c.block_size).clamp(min=0) # where each row's window begins; first and ends stay on the host
         rows, draws, text, here = (x.to(weight.device) for x in (torch.arange(B), draws, text, ends))
         S = c.block_size if compiled else min(c.block_size, text.size(1)) # positions in the cache
-        cache = [weight.new_zeros(2, B, c.n_head, S, c.n_embd // c.n_head) for _ in range(c.n_layer)]
+        cache = [weight.new_zeros(2, B, c.n_head, S, c.n_embd // c.n_head) for _ in self.transformer.h]
         if compiled:
             for x in cache:
                 torch._dynamo.mark_static_address(x, guard=False) # a CUDA graph writes to them where they are
@@ -301,6 +313,7 @@ class GPT(nn.Module):
             text[rows, here], recent = token, torch.cat((recent[:, 1:], token[:, None]), 1)
             here, ends = here + 1, ends + 1
             yield token
+
     @torch.no_grad()
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(), **more):
         """idx (B, T) with max_new_tokens more ids per row, or fewer once every row has had one of the ids in stop, which a row
@@ -316,8 +329,7 @@ class GPT(nn.Module):
 class Float32Stays(torch.overrides.TorchFunctionMode):
     """Within it, torch's conversions to bfloat16, in either form that its releases use, return a copy in the precision it had."""
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        converts = func is torch.Tensor.bfloat16 or (kwargs or {}).get('dtype') is torch.bfloat16
-        return args[0].clone() if converts else func(*args, **(kwargs or {}))
+        return args[0].clone() if torch.bfloat16 is (kwargs or {}).get('dtype') or func is torch.Tensor.bfloat16 else func(*args, **(kwargs or {}))
 
 class Muon(torch.optim.Muon):
     """torch's Muon, for the matrices of model's blocks. Its parameters are views of them, three of each c_attn, because queries,
@@ -328,10 +340,12 @@ class Muon(torch.optim.Muon):
         self.parts = {p: [nn.Parameter(part) for part in p.detach().chunk(3 if 'c_attn' in name else 1)]
                       for name, p in model.transformer.h.named_parameters() if p.dim() == 2}
         super().__init__([part for parts in self.parts.values() for part in parts], lr=lr, weight_decay=weight_decay)
+
     def take_gradients(self):
         for p, parts in self.parts.items():
             for part, grad in zip(parts, p.grad.chunk(len(parts)), strict=True):
                 part.grad = grad
+
     def step(self, closure=None):
         with self.precision:
             return super().step(closure)
@@ -384,10 +398,10 @@ def load_checkpoint(path):
         weights = checkpoint['model'] = {k.removeprefix('_orig_mod.'): v for k, v in checkpoint['model'].items()
                                          if not k.endswith('.attn.bias')} # the causal mask that old files carry
         for k, v in weights.items():
-            whole = v.is_floating_point() and v.untyped_storage().nbytes() >= v.nbytes # else an optimizer would write beyond it
-            if not (whole and v.float().isfinite().all()):
+            whole = v.untyped_storage().nbytes() >= v.nbytes # else an optimizer would write beyond it
+            if not whole or v.is_complex() or not v.float().isfinite().all():
                 raise ValueError(f"the weights in {k} are not finite numbers, or there are fewer than it says")
-            weights[k] = v.detach().float().resolve_neg().contiguous()
+            weights[k] = (v.detach().float() if v.is_floating_point() else v).resolve_neg().contiguous() # others can only be buffers
     except FileNotFoundError as e:
         raise UserError(f"there is no checkpoint {path}; train first, or give the right --out_dir") from e
     except pickle.UnpicklingError as e:
@@ -405,7 +419,7 @@ def newest_checkpoint(out_dir):
     which newer file is damaged, or that there is none at all. Raises UserError if there are files but none is whole."""
     problem, kept = None, by_age(out_dir, 'ckpt_[0-9]*.pt')[::-1]
     last, ckpt, best = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('_last', '', '_best'))
-    paths = [last, *kept, ckpt, best] if os.path.exists(last) else [ckpt, *kept, best] # last exists only while it is the newest
+    paths = [last, *kept, ckpt, best] if os.path.exists(last) else [ckpt, *kept, best] # ckpt_last.pt is there only while it is newest
     for path in filter(os.path.exists, paths):
         try:
             return path, load_checkpoint(path), problem
@@ -430,14 +444,11 @@ def save_checkpoint(state, paths, keep=1):
     finally: # a failed write leaves nothing behind
         if os.path.exists(part):
             os.remove(part)
-    if os.name == 'posix':
+    if os.name == 'posix' and os.access(folder or '.', os.R_OK):
         with suppress(OSError): # not every file system can
             os.fsync(fd := os.open(folder or '.', os.O_RDONLY)) # makes the renaming last
         os.close(fd)
-    old = by_age(folder, 'ckpt.*.tmp')
-    if keep > 1:
-        old += by_age(folder, 'ckpt_[0-9]*.pt')[:-keep]
-    if any(p.endswith('ckpt.pt') for p in paths):
-        old += by_age(folder, 'ckpt_last.pt')
+    old = by_age(folder, 'ckpt.*.tmp') + (by_age(folder, 'ckpt_[0-9]*.pt')[:-keep] if keep > 1 else [])
+    old += by_age(folder, 'ckpt_last.pt') if any(p.endswith('ckpt.pt') for p in paths) else []
     for path in set(old) - set(paths): # which seem old if the clock went back
         os.remove(path)

@@ -53,8 +53,7 @@ print(f"number of parameters: {model.get_num_params() / 1e6:.2f}M")
 model.to(device, getattr(torch, dtype)).eval()
 # ---- samples -----------------------------------------------------------------------------------------------------------
 width = c.block_size if compile else min(c.block_size, max(map(len, prompts)) + max_new_tokens)
-number = model.lm_head.weight.element_size() # bytes
-each = width * c.n_embd * number * (2 * c.n_layer + 16) + 16 * c.vocab_size # bytes per row: cache, prompt, choice of a token
+each = width * c.n_embd * model.lm_head.weight.element_size() * (2 * c.n_layer + 16) + 16 * c.vocab_size # bytes per row
 size = max(1, int((torch.cuda.mem_get_info(device)[0] / 2 if device_type == 'cuda' else 4e9) / each)) # samples in a batch
 made, t0 = 0, time.perf_counter()
 for begin in range(0, len(prompts), size):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -84,8 +85,7 @@ if not total_batch_tokens and gradient_accumulation_steps % world_size:
 if dtype == 'float16' and (device_type != 'cuda' or fsdp):
     refuse(f"training in float16 needs loss scaling, which works on CUDA only and without fsdp; on {device_type} use bfloat16 or float32")
 if fsdp and (world_size == 1 or sample_tokens or optimizer == 'muon' and n_embd % world_size):
-    refuse(f"fsdp shards the model across torchrun's processes, here {world_size}; it needs two or more, "
-           f"with Muon a divisor of n_embd {n_embd}, and sample_tokens=0")
+    refuse(f"fsdp shards the model across torchrun's processes, here {world_size}; it needs two or more, with Muon a divisor of n_embd {n_embd}, and sample_tokens=0")
 master_process = rank == 0
 def notice(text):
     """Print, on rank 0. The run goes on even if nobody reads any more: Ctrl-C also ends a `| tee`."""
@@ -109,14 +109,13 @@ if init_from in ('resume', 'auto'):
 block_size = checkpoint['model_args']['block_size'] if checkpoint and 'block_size' not in given else block_size
 vocab_size = checkpoint['model_args']['vocab_size'] if checkpoint else meta['vocab_size'] if meta else 50304
 if meta and init_from.startswith('gpt2') and not os.path.isdir(init_from) or checkpoint and checkpoint.get('codec', meta) != meta:
-    refuse(f"the weights were trained on other tokens than those of dataset {dataset!r}; choose the dataset they had, "
-           "or for OpenAI's weights one in GPT-2's BPE")
+    refuse(f"the weights were trained on other tokens than those of dataset {dataset!r}; choose the dataset they had, or for OpenAI's weights one in GPT-2's BPE")
 decode, n_vocab = get_codec(meta)[1:3] if sample_tokens else (None, None)
 open_data = lambda T: {split: Tokens(data_dir, split, meta, vocab_size, T) for split in ('train', 'val')}
 data = open_data(block_size if init_from in ('scratch', 'resume') else 1) # weights from elsewhere bring their own block_size
 
 def train_batch(iteration, micro_batch):
-    """Windows drawn by a generator of their own; micro_batch counts over all processes, whose number so changes no data."""
+    """Windows drawn by a generator of their own; micro_batch counts over all processes, so the data do not depend on how many."""
     rng = np.random.default_rng((seed, 0, iteration, micro_batch))
     return data['train'].windows(rng.integers(len(data['train']) - block_size, size=batch_size))
 
@@ -151,8 +150,7 @@ model.crop_block_size(block_size)
 for k in [k for k in shape if k in given and getattr(model.config, k) != config[k]]:
     notice(f"the weights decide: {k} is {getattr(model.config, k)}, not {config[k]}")
 wandb_id = (checkpoint or {}).get('wandb_id')
-progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_steps=0) # what the code below reads
-progress |= (checkpoint or {}).get('progress', {})
+progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_steps=0) | (checkpoint or {}).get('progress', {})
 if checkpoint and not eval_only and (iter_num > max_iters or iter_num == max_iters == progress['evaluated_at']):
     notice(f"nothing to do: {saved_path} has made {iter_num} of max_iters {max_iters} iterations; raise --max_iters to train on")
     sys.exit(0)
@@ -169,10 +167,11 @@ model_args = {k: v for k, v in vars(model.config).items() if k != 'activation' #
 if world_size > 1:
     one_machine = os.environ.get('LOCAL_WORLD_SIZE') == str(world_size) # several may differ in how often they restarted
     attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '') if one_machine else ''
-    store = next(torch.distributed.rendezvous('env://'))[0] # torchrun's, which still has the addresses of dead processes
-    torch.distributed.init_process_group(backend, store=torch.distributed.PrefixStore(attempt, store), rank=rank,
-                                         world_size=world_size, device_id=torch.device(device) if device_type == 'cuda' else None)
+    store = torch.distributed.PrefixStore(attempt, next(torch.distributed.rendezvous('env://'))[0]) # torchrun's still has dead processes' addresses
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, device_id=torch.device(device) if device_type == 'cuda' else None)
 host_group = world_size > 1 and torch.distributed.new_group(backend='gloo') # for what the processes agree on without the device
+if world_size > 1 and (torch.distributed.all_gather_object(begun := [None] * world_size, iter_num, host_group) or len({*begun}) > 1):
+    refuse(f"the processes would begin at different iterations, {begun}: put out_dir {out_dir!r} on a file system that all of them share")
 stop_signal = 0 # number of the signal that asked the run to end, which it does after the current iteration and a save
 def ask_to_stop(number, frame):
     global stop_signal
@@ -184,15 +183,14 @@ for name in {'SIGINT', 'SIGTERM', 'SIGUSR1'} & set(dir(signal)): # the last is w
 
 model.to('cpu' if fsdp else device) # fully_shard moves one block at a time to the device
 for block in model.transformer.h if activation_checkpointing else ():
-    block.forward = lambda *x, forward=block.forward: torch.utils.checkpoint.checkpoint(forward, *x, use_reentrant=False)
+    block.forward = lambda x, forward=block.forward, **past: torch.utils.checkpoint.checkpoint(forward, x, use_reentrant=False, **past)
 if fsdp: # blocks are gathered in the precision of their matmuls, as autocast has them; Muon wants whole columns
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     from torch.distributed.tensor import Shard, distribute_tensor # a second to import
     mesh = torch.distributed.init_device_mesh(device_type, (world_size,))
-    half, sent = dtype == 'bfloat16' and device_type != 'cpu', torch.bfloat16 if bf16_gradients else torch.float32
+    half, sent = torch.bfloat16 if dtype == 'bfloat16' and device_type != 'cpu' else None, torch.bfloat16 if bf16_gradients else torch.float32
     for module in (*model.transformer.h, model):
-        policy = MixedPrecisionPolicy(torch.bfloat16 if half and module is not model else None, sent, cast_forward_inputs=False)
-        fully_shard(module, mesh=mesh, mp_policy=policy,
+        fully_shard(module, mesh=mesh, mp_policy=MixedPrecisionPolicy(None if module is model else half, sent, cast_forward_inputs=False),
                     shard_placement_fn=lambda p: Shard(1) if optimizer == 'muon' and p.dim() == 2 else None)
 muon = [Muon(model, muon_lr, weight_decay, dtype == 'bfloat16')] if optimizer == 'muon' else []
 optimizers = [model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type, [p for m in muon for p in m.parts]), *muon]
@@ -213,8 +211,7 @@ if init_from == 'resume' and not eval_only and checkpoint.get('optimizer'):
         if scaler.is_enabled() and 'scaler' in checkpoint:
             scaler.load_state_dict(checkpoint['scaler'])
     except Exception as e: # what a foreign state raises is anyone's guess
-        refuse(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {e}); "
-               "give the --optimizer that made it, or --init_from=scratch")
+        refuse(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {e}); give the --optimizer that made it, or --init_from=scratch")
 checkpoint = kept = None # free host memory
 for module in (model.transformer.h if fsdp else [model]) if compile else (): # in place, so that parameters keep their names
     module.compile(dynamic=False, options=dict(cpp_wrapper=device_type == 'cpu' and not activation_checkpointing))
@@ -268,15 +265,14 @@ def estimate_loss():
 
 writer, writing = ThreadPoolExecutor(1), None
 def save(improved):
-    """Copy the state after iter_num updates, so that none changes it, and have it written while they go on; one write at a time."""
+    """Copy the state after iter_num updates, as later ones change it, and have it written while training goes on; one write at a time."""
     global writing, saved_at
     if not torch.stack([whole(p.isfinite().all()) for p in model.parameters()]).all():
         refuse(f"weights are no longer finite at iteration {iter_num}; nothing was saved, earlier files are untouched")
     saved()
     path = ckpt_path if improved or always_save_checkpoint else last_path
     paths = [best_path] * (save_best and improved) + [path] + [os.path.join(out_dir, f'ckpt_{iter_num:07d}.pt')] * (keep_checkpoints > 1)
-    tied = model.lm_head.weight is model.transformer.wte.weight
-    weights = {k: v for k, v in model.state_dict().items() if not (tied and k == 'lm_head.weight')}
+    weights = {k: v for k, v in model.state_dict().items() if k != 'lm_head.weight' or model.lm_head.weight is not model.transformer.wte.weight}
     state = {'model': weights, 'optimizer': optimizers[0].state_dict(), 'model_args': model_args,
              'activation': model.config.activation, 'iter_num': iter_num, 'best_val_loss': best_val_loss, 'config': config,
              'codec': meta, 'wandb_id': wandb_id, 'progress': dict(progress, bad_steps=int(bad))}
@@ -321,7 +317,8 @@ def record(event, **values):
         values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()} # JSON has no nan
         metrics.write(json.dumps(dict(event=event, **values)) + '\n')
         if wandb_log and event in ('eval', 'log'):
-            wandb.log({f'{event}/{k}': v for k, v in values.items() if k != 'iter'}, step=values['iter'])
+            with suppress(Exception): # nor is what becomes of wandb later
+                wandb.log({{'train': 'train/loss', 'val': 'val/loss'}.get(k, k): v for k, v in values.items()}, step=values['iter'])
 
 git = shutil.which('git') and subprocess.run(['git', '-C', _here, 'rev-parse', 'HEAD'], capture_output=True).stdout.decode().strip()
 record('start', iter=iter_num, time=time.time(), config=config, torch=torch.__version__, python=sys.version.split()[0],
@@ -329,8 +326,7 @@ record('start', iter=iter_num, time=time.time(), config=config, torch=torch.__ve
 notice(f"tokens per iteration will be: {tokens_per_iter:,}\nnumber of parameters: {model.get_num_params() / 1e6:.2f}M")
 # ---- the loop --------------------------------------------------------------------------------------------------------------
 feed, peak = batches(), peak_flops(device, dtype)
-bad = torch.tensor(float(progress['bad_steps']), device=device) # bad updates in a row
-left_out = torch.zeros((), device=device) # bad updates since the last log line
+bad, left_out = torch.tensor(float(progress['bad_steps']), device=device), torch.zeros((), device=device) # bad updates in a row; since the last log line
 t0, saved_at, logged_at, resumed_at = time.perf_counter(), time.monotonic(), iter_num, iter_num
 bar = tqdm(total=max_iters, initial=iter_num, unit='iter', leave=False, disable=None if master_process else True)
 while True:
@@ -345,8 +341,7 @@ while True:
         paused_at = time.perf_counter()
         if evaluating and not stopping:
             losses = estimate_loss()
-            notice(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}"
-                   + ('\n' + losses['sample'] if 'sample' in losses else ''))
+            notice(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}" + ('\n' + losses['sample'] if 'sample' in losses else ''))
             if eval_only:
                 break
             record('eval', iter=iter_num, **losses, lr=get_lr(iter_num))
@@ -398,8 +393,7 @@ while True:
         logged_at, left_out = iter_num + 1, torch.zeros_like(left_out)
         mfu = model.estimate_mfu(batch_size * gradient_accumulation_steps, dt, peak * world_size) if peak else None
         notice(f"iter {iter_num}: loss {mean_loss:.4f}, time {1000 * dt:.2f}ms, mfu {f'{100 * mfu:.2f}%' if mfu else 'n/a'}, "
-               f"{tokens_per_iter / dt:,.0f} tok/s, norm {norm.item():.2f}, lr {lr:.2e}, "
-               f"{tqdm.format_interval(dt * (max_iters - iter_num - 1))} left"
+               f"{tokens_per_iter / dt:,.0f} tok/s, norm {norm.item():.2f}, lr {lr:.2e}, {tqdm.format_interval(dt * (max_iters - iter_num - 1))} left"
                + (f", {missing} bad updates left out" if missing else '') + (", a spike" if spike else ''))
         record('log', iter=iter_num, loss=mean_loss, ms=1000 * dt, tokens_per_s=tokens_per_iter / dt, mfu=mfu, norm=norm.item(),
                lr=lr, left_out=missing, spike=spike)

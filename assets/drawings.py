@@ -107,7 +107,7 @@ def draw_model(path):
     page.text(x, 573, '(B, T, C)')
     for top, parts in ((75, [('ln_1', '', SLATE), ('attn.c_attn', 'C → 3·C: q, k, v, each (B, nh, T, hs)', BLUE),
                              ('scaled_dot_product_attention', 'softmax(q·k / √hs)·v, causal', GREEN), ('attn.c_proj', 'C → C, dropout', BLUE)]),
-                       (320, [('ln_2', '', SLATE), ('mlp.c_fc', 'C → 4·C', BLUE), ('mlp.activation', 'GELU', GREEN), ('mlp.c_proj', '4·C → C, dropout', BLUE)])):
+                       (320, [('ln_2', '', SLATE), ('mlp.c_fc', 'C → 4·C', BLUE), ('mlp.gelu', 'GELU', GREEN), ('mlp.c_proj', '4·C → C, dropout', BLUE)])):
         page.line((x, top), (at - 130, top))
         for k, (name, more, fill) in enumerate(parts):
             y, h = top + 54 * k, 36 if more else 28

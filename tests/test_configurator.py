@@ -1,5 +1,6 @@
 """What people type and what config files say, read by a toy script; then what is made of 'auto'."""
 import ast
+import sys
 import types
 
 import pytest
@@ -365,7 +366,35 @@ def test_cuda_without_nccl(toy, machine, monkeypatch):
     assert toy('--device=cuda', '--compile=False', '--backend=gloo').space['backend'] == 'gloo'
     monkeypatch.setattr(torch.distributed, 'is_backend_available', lambda name: name != 'nccl')
     assert toy('--device=cuda', '--compile=False').space['config']['backend'] == 'gloo'
+    assert toy('--device=cuda', '--compile=False', '--backend=nccl').code == 0 # nanoGPT's default connects nothing
+    toy('--device=cuda', '--compile=False', '--backend=tin').refused("backend 'tin'", 'here, but gloo')
+    for key, value in dict(RANK=0, LOCAL_RANK=0, WORLD_SIZE=2).items():
+        monkeypatch.setenv(key, str(value))
+    machine('cuda', 2)
     toy('--device=cuda', '--compile=False', '--backend=nccl').refused("backend 'nccl'", 'here, but gloo')
+    toy('--device=cpu', '--backend=nccl').refused('on cpu here, but gloo')
+
+
+def test_a_script_without_a_seed(toy):
+    """As nanoGPT's train.py."""
+    write(toy.folder, 'toy.py', TOY.replace('seed = 1337\n', ''))
+    assert toy().code == 0 and torch.initial_seed() == 1337
+
+
+def test_freed_memory_is_kept_by_old_and_new_libraries(toy, monkeypatch):
+    """glibc before 2.35 refuses to set M_MMAP_THRESHOLD (-3) above 32 MiB, and setting the other one alone would be worse than neither."""
+    asked, limit = [], 2 ** 25
+    class Library:
+        def __init__(self, name):
+            pass
+        def mallopt(self, what, value):
+            asked.append((what, value))
+            return int(what != -3 or value <= limit)
+    monkeypatch.setattr('ctypes.CDLL', Library)
+    monkeypatch.setattr(sys, 'platform', 'linux')
+    assert toy().code == 0 and asked == [(-3, 2 ** 30), (-3, 2 ** 25), (-1, 2 ** 31 - 1)]
+    limit, asked[:] = 2 ** 40, []
+    assert toy().code == 0 and asked == [(-3, 2 ** 30), (-1, 2 ** 31 - 1)]
 
 
 def test_settings_and_machine_are_announced(toy):

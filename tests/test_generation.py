@@ -309,7 +309,7 @@ def test_bench_times_generation(tmp_path, monkeypatch):
     monkeypatch.setattr(GPT, 'stream', lambda self, prompts, n, **more: asked.append((len(prompts), len(prompts[0]), n)) or stream(self, prompts, n, **more))
     result = run('bench.py', cwd=tmp_path, mode='generate', n_layer=2, n_head=2, n_embd=32, block_size=32, batch_size=3, device='cpu', dtype='bfloat16', real_data=False)
     out = result.out
-    assert asked == [(1, 16, 4), (1, 16, 16), (3, 16, 4), (3, 16, 16)] and result.space['model'].lm_head.weight.dtype == torch.bfloat16
+    assert asked == [(1, 16, 6), (1, 16, 16), (3, 16, 6), (3, 16, 16)] and result.space['model'].lm_head.weight.dtype == torch.bfloat16
     for n, line in zip((1, 3), (line for line in out.splitlines() if 'ms a step' in line), strict=True):
         ms, speed, again, ratio = (float(re.search(pattern, line)[1].replace(',', '')) for pattern in
                                    (r'then ([\d.]+)ms', r's a step, ([\d,.]+)', r'recomputing ([\d,.]+)', r'ratio ([\d.]+)'))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+import torch.nn as nn
 import torch.nn.functional as F
 
 from data.prepare import get_codec
@@ -230,9 +231,54 @@ def test_users_may_add_to_the_shape():
         Config(n_head=0)
 
 
+def test_users_may_change_parts_of_a_model():
+    """Blocks that take x alone are trained, hooks change nothing, generation needs no weights of the head, and parameters of one's own keep their values."""
+    class Plain(nn.Module):
+        def forward(self, x):
+            return x + 1
+    class Head(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+        def forward(self, x):
+            return self.inner(x)
+    model, idx = small(), torch.randint(37, (2, 5))
+    wanted = model.generate(idx, 5, temperature=0)
+    model.transformer.h[0].register_forward_pre_hook(lambda block, args: (args[0] + 0,))
+    model.lm_head = Head(model.lm_head)
+    assert torch.equal(model.generate(idx, 5, temperature=0), wanted)
+    model.transformer.h[0] = Plain()
+    model(idx, idx)[1].backward()
+    assert model.estimate_mfu(1, 1, 1e9) > 0
+
+    model = small()
+    model.transformer.h[0].mlp.scale, model.transformer.h[0].mlp.gate_bias = (nn.Parameter(torch.full((2, 2), 7.0)) for _ in range(2))
+    model.init_weights()
+    assert (model.transformer.h[0].mlp.scale == 7).all() and (model.transformer.h[0].mlp.gate_bias == 7).all()
+
+
+def test_one_graph_for_texts_of_any_length():
+    model, T = small(), torch.export.Dim('T', min=2, max=12)
+    exported = torch.export.export(model, (torch.zeros(1, 6, dtype=torch.long),), dynamic_shapes=(dict([(1, T)]),), strict=False).module()
+    for n in 3, 12:
+        idx = torch.randint(37, (1, n))
+        torch.testing.assert_close(exported(idx)[0], model(idx)[0])
+
+
+def test_frozen_models_have_both_groups():
+    model = small()
+    model.requires_grad_(False)
+    assert [g['params'] for g in model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), 'cpu').param_groups] == [[], []]
+    model.lm_head.requires_grad_(True)
+    optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), 'cpu')
+    model(torch.zeros(1, 5, dtype=torch.long), torch.zeros(1, 5, dtype=torch.long))[1].backward()
+    optimizer.step()
+    assert [len(g['params']) for g in optimizer.param_groups] == [1, 0]
+
+
 def test_nothing_is_shared_between_blocks():
     model, calls = GPT(GPTConfig(8, 5, 2, 2, 4)), []
-    model.transformer.h[0].mlp.activation.register_forward_hook(lambda *_: calls.append(1))
+    model.transformer.h[0].mlp.gelu.register_forward_hook(lambda *_: calls.append(1))
     GPT(GPTConfig(8, 5, 2, 2, 4))(torch.zeros(1, 8, dtype=torch.long))
     assert not calls
     model(torch.zeros(1, 8, dtype=torch.long))
@@ -293,6 +339,18 @@ def test_a_checkpoint_gives_the_same_model(tmp_path, prefix):
     assert again.lm_head.weight is again.transformer.wte.weight # still one matrix
     assert again.config.dropout == 0.3 and all(p.requires_grad for p in again.parameters())
     assert {v.dtype for v in load_checkpoint(saved(model.half(), tmp_path / 'half.pt'))['model'].values()} == {torch.float32}
+
+
+def test_tables_of_integers_beside_the_weights(tmp_path):
+    """As buffers that users add, which keep their kind; weights of that kind are refused."""
+    model = small()
+    model.transformer.h[0].attn.register_buffer('seen', torch.tensor([True, False]))
+    loaded = load_checkpoint(saved(model, tmp_path / 'ckpt.pt'))
+    assert loaded['model']['transformer.h.0.attn.seen'].tolist() == [True, False]
+    loaded['model'].pop('transformer.h.0.attn.seen')
+    loaded['model']['transformer.wpe.weight'] = loaded['model']['transformer.wpe.weight'].int()
+    with pytest.raises(UserError, match='do not fit'):
+        GPT.from_checkpoint(loaded)
 
 
 class Evil:

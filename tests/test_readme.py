@@ -55,7 +55,7 @@ def test_settings_of_train_that_scaling_names_are_there():
     doc = (ROOT / 'docs/scaling.md').read_text(encoding='utf-8').split('### Slurm')
     doc = doc[0] + doc[1].split('Five minutes before', 1)[1] # Slurm has its own
     named = {name.replace('-', '_') for name in re.findall(r'`--([a-z0-9_-]+)', doc)}
-    assert {'fsdp', 'signals_to_handle'} <= named and named - {'signal'} <= settings('train.py') | of_torchrun
+    assert {'fsdp', 'signals_to_handle'} <= named and named - {'signal', 'cpus_per_task'} <= settings('train.py') | of_torchrun
 
 
 def test_links_lead_somewhere():

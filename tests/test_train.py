@@ -337,7 +337,19 @@ def test_wandb_gets_the_numbers(dataset, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'wandb', wandb)
     monkeypatch.setattr(sys, 'stdin', sys.stdin) # train.py closes it to questions
     train(dataset, tmp_path, wandb_log=True)
-    assert [[step for step, *names in lines if name in names] for name in ('log/loss', 'eval/val')] == [[0, 1, 2, 3, 4, 5], [0, 3, 6]]
+    names = ('loss', 'mfu', 'iter', 'lr', 'train/loss', 'val/loss') # nanoGPT's, of which each evaluation has the last four
+    steps = [[step for step, *there in lines if name in there] for name in names]
+    assert steps == [every := [0, 1, 2, 3, 4, 5], every, both := [0, 0, 1, 2, 3, 3, 4, 5, 6], both, [0, 3, 6], [0, 3, 6]]
+
+
+def test_wandb_may_die_in_the_middle(dataset, tmp_path, monkeypatch):
+    def log(values, step):
+        if step == 2:
+            raise ConnectionResetError
+    monkeypatch.setitem(sys.modules, 'wandb', types.SimpleNamespace(init=lambda **more: types.SimpleNamespace(id='abc'), log=log))
+    monkeypatch.setattr(sys, 'stdin', sys.stdin)
+    train(dataset, tmp_path, wandb_log=True)
+    assert len(events(tmp_path, 'log')) == 6 and (tmp_path / 'ckpt.pt').exists()
 
 
 def test_dropout_differs_between_iterations_and_processes(dataset, tmp_path, monkeypatch):
