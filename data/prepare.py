@@ -528,9 +528,9 @@ def main():
         parser.error(f"--name {args.name!r} cannot be a folder under data/")
     kind, _, size = args.tokenizer.partition(':')
     if kind == 'bpe':
-        package('tokenizers', "a BPE of your own")
         if not size.isdecimal() or not 257 <= int(size) <= 2 ** 31:
             stop(f"--tokenizer={args.tokenizer}: a BPE starts from 256 bytes and {END}, so give bpe:257 or more, as in bpe:8192")
+        package('tokenizers', "a BPE of your own")
     elif args.tokenizer != 'char':
         bpe = tiktoken_bpe(args.tokenizer)
 
