@@ -1,6 +1,6 @@
 """GPT-2 in one file: the network, loading and saving weights, the optimizer, and generation.
-Names in shapes: B batch, T time (at most block_size), C channels (n_embd), V vocabulary, nh heads, hs head size (C / nh).
-The architecture: "Language Models are Unsupervised Multitask Learners" (Radford et al., 2019); names and files: nanoGPT's."""
+Shapes: B batch, T time, at most block_size, S time in the cache, C channels (n_embd), V vocabulary, nh heads, hs = C / nh.
+Architecture: "Language Models are Unsupervised Multitask Learners" (Radford et al., 2019); names and file formats are nanoGPT's."""
 import glob
 import os
 import pickle
@@ -19,7 +19,7 @@ if not hasattr(torch.optim, 'Muon'): # which came with 2.9
 class UserError(ValueError):
     """A mistake that a user can mend, in a sentence; the scripts print it without a traceback."""
 # ---- the network -------------------------------------------------------------------------------------------------------
-ACTIVATIONS = {'gelu': 'none', 'gelu_tanh': 'tanh'} # to torch's approximate=; OpenAI's weights were trained with the second
+ACTIVATIONS = {'gelu': 'none', 'gelu_tanh': 'tanh'} # our name: nn.GELU's; OpenAI's weights were trained with gelu_tanh
 
 @dataclass
 class GPTConfig:
@@ -31,20 +31,20 @@ class GPTConfig:
     n_embd: int = 768
     dropout: float = 0.0
     bias: bool = True # biases in Linears and LayerNorms
-    # nanoGPT's GPT lacks the following; a checkpoint holds them only where they differ from these defaults
+    # nanoGPT's GPT lacks these. A checkpoint has activation beside model_args, and the others in it only if not the default
     activation: str = 'gelu' # a key of ACTIVATIONS
     rotary: bool = False # rotary position embeddings (Su et al., arXiv:2104.09864) in place of wpe
     ngrams: int = 0 # rows of wng, a hashed table of embeddings of the last 2, 3 and 4 tokens, added to each token's own
     ngram_dropout: float = 0.0 # share of the rows looked up that is dropped in training
 
     def __post_init__(self):
-        for name, kind in GPTConfig.__annotations__.items():
-            value, least = getattr(self, name), min(1, getattr(GPTConfig, name)) if kind is int else None # fields that users add may be of any kind
+        for name, kind in GPTConfig.__annotations__.items(): # fields that users add may be of other kinds, which go unchecked
+            value, least = getattr(self, name), min(1, getattr(GPTConfig, name)) if kind is int else None # 0 where that is the default
             wanted = {int: f'a whole number from {least} up', float: 'a number', bool: 'True or False', str: 'text'}.get(kind)
             if wanted and (type(value) not in ((int, float) if kind is float else (kind,)) or kind is int and value < least):
                 raise UserError(f"{name} must be {wanted}, got {value!r}")
         if self.n_layer * max(self.n_embd, 10000) ** 2 + (self.vocab_size + self.block_size + self.ngrams) * self.n_embd > 1e12:
-            raise UserError(f"{self} has more layers or parameters than fit any machine")
+            raise UserError(f"{self} has more layers or parameters than fit any machine") # 10000: nor do many narrow layers
         fits = [str(n) for n in range(1, self.n_embd + 1) if self.n_embd % (n + n * self.rotary) == 0] # rotary rotates channels in pairs
         if str(self.n_head) not in fits:
             raise UserError(f"n_embd {self.n_embd} cannot be divided among n_head {self.n_head} heads; n_head may be {', '.join(fits) or 'none'}")
@@ -55,7 +55,7 @@ class LayerNorm(nn.LayerNorm): # torch's, with nanoGPT's two arguments
     def __init__(self, ndim, bias):
         super().__init__(ndim, bias=bias)
 
-@torch.compiler.assume_constant_result # else every kernel that rotates would recompute them
+@torch.compiler.assume_constant_result # else, compiled, every kernel that rotates would recompute them
 def rotations(T, hs, device):
     """Cosines and sines of the rotary angles of T positions in hs/2 planes: (2, T, 1, hs/2)."""
     angle = torch.arange(T, device=device)[:, None, None] * 1e4 ** (-torch.arange(0, hs, 2, device=device) / hs)
@@ -67,9 +67,9 @@ def turned(x, cos, sin):
     return torch.cat((a * cos - b * sin, a * sin + b * cos), -1).type_as(x)
 
 def hashed(idx, rows):
-    """(B, T, 3): numbers below rows, hashes of the last 2, 3 and 4 tokens at each position of idx (B, T); -1 in idx: no token."""
+    """Hashes, below rows, of the last 2, 3 and 4 tokens at each position of idx (B, T): (B, T, 3). In idx, -1 means no token."""
     T, past, key, found = idx.size(1), F.pad(idx, (3, 0), value=-1), idx, []
-    for k in 1, 2, 3:
+    for k in 1, 2, 3: # each mixes in the token k places back
         key = (key * 1000003 + past[:, 3 - k:3 - k + T] + 1) % (2 ** 31 - 1) # nothing overflows, so all devices agree
         found.append((key * 2654435761 >> 16) % rows)
     return torch.stack(found, -1)
@@ -82,18 +82,18 @@ class CausalSelfAttention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x, cache=None, at=0, mask=None, turn=None):
+    def forward(self, x, cache=None, at=0, mask=None, turn=None): # x and result (B, T, C); the others are made in GPT.trunk
         B, T, C = x.shape
         q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).unbind(2) # each (B, T, nh, hs)
         if turn:
             q, k = turned(q, *turn), turned(k, *turn)
-        q, k, v = (part.transpose(1, 2) for part in (q, k, v)) # (B, nh, T, hs); in memory still (B, T, nh, hs), as is y
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v)) # (B, nh, T, hs); y and they lie in memory as (B, T, nh, hs)
         if mask is not None: # one token per row, each row at its own position
-            cache[:, torch.arange(B, device=x.device), :, at] = torch.stack((k, v), 1)[:, :, :, 0]
+            cache[:, torch.arange(B, device=x.device), :, at] = torch.stack((k, v), 1)[:, :, :, 0] # both sides (B, 2, nh, hs)
             k, v = cache
         elif cache is not None:
             cache[0, :, :, at:at + T], cache[1, :, :, at:at + T] = k, v
-            k, v = cache[:, :, :, :at + 1] if at else (k, v)
+            k, v = cache[:, :, :, :at + 1] if at else (k, v) # at 0 there is nothing before x
         y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=self.dropout * self.training, is_causal=mask is None and not at) # (B, nh, T, hs)
         return self.resid_dropout(self.c_proj(y.transpose(1, 2).reshape(B, T, C)))
 
@@ -116,27 +116,27 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(config.n_embd, config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x, **past):
+    def forward(self, x, **past): # past: the attention's cache, at, mask and turn, or nothing
         x = x + self.attn(self.ln_1(x), **past)
         return x + self.mlp(self.ln_2(x))
 
 class ChunkedLoss(torch.autograd.Function):
-    """Mean cross-entropy of x (N, C) through weight (V, C) against targets (N), with the logits of rows tokens at a time: their
-    gradient is computed in the forward pass, so that no logits are kept. Equal to the plain form up to rounding."""
+    """Mean cross-entropy of x (N, C) through weight (V, C) against targets (N), -1 ignored. Only rows tokens have logits at once,
+    and none are kept: if train, the forward pass computes the gradients too. Equal to the plain form up to rounding."""
 
     @staticmethod
     def forward(ctx, x, weight, targets, rows, train):
         n, loss = (targets != -1).sum(), torch.zeros((), device=x.device)
         dx, dw = ctx.gradients = (torch.zeros_like(x), torch.zeros_like(weight)) if train else (None, None)
         for i in range(0, len(x), rows):
-            a, t, counts = x[i:i + rows], targets[i:i + rows, None].clamp(min=0), targets[i:i + rows, None] != -1
+            a, t, counted = x[i:i + rows], targets[i:i + rows, None].clamp(min=0), targets[i:i + rows, None] != -1
             logp = F.log_softmax(F.linear(a, weight).float(), -1)
-            loss -= logp.gather(1, t).where(counts, 0).sum()
-            if train: # dL/dlogits: probabilities less one where the target is
+            loss -= logp.gather(1, t).where(counted, 0).sum()
+            if train: # p becomes the gradient of the sum by the logits: probabilities, less one at the target
                 p = logp.exp_().scatter_add_(1, t, torch.full_like(t, -1, dtype=logp.dtype))
-                dx[i:i + rows] = (p @ weight) * counts
-                dw.addmm_(p.t(), a.float() * counts)
-        ctx.n = n
+                dx[i:i + rows] = (p @ weight) * counted
+                dw.addmm_(p.t(), a.float() * counted)
+        ctx.n = n # the gradients are of the sum; backward divides them
         return loss / n
 
     @staticmethod
@@ -158,7 +158,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self):
-        """N(0, 0.02) for matrices, over √(2·n_layer) for those that add to the residual (GPT-2's paper); 0 for biases and wng."""
+        """N(0, 0.02) for matrices, over √(2·n_layer) for those that add to the residual (GPT-2's paper), 0 for biases and wng."""
         for name, p in self.named_parameters():
             if name.endswith(('.bias', 'wng.weight')):
                 p.zero_()
@@ -166,32 +166,32 @@ class GPT(nn.Module):
                 p.normal_(0.0, 0.02 / (2 * self.config.n_layer) ** 0.5 if name.endswith('c_proj.weight') else 0.02)
 
     def trunk(self, idx, cache=None, at=0):
-        """The network without its head: (B, T) ids to (B, T, C). If cache is given, a (2, B, nh, S, hs) per layer, keys and
-        values go into it. With at above 0, only the last id of each row is computed, at position at, and attends to the cache;
-        the ids before it serve n-grams only. at may be a tensor (B): a position for each row."""
+        """The network without its head: (B, T) ids to (B, T, C). If cache is given, one (2, B, nh, S, hs) per layer, keys and
+        values go into it. With at above 0 only the last id of each row is computed, at position at, and attends to the cache:
+        (B, 1, C); the ids before it serve n-grams only. at may be a tensor (B): a position for each row."""
         c, h, T = self.config, self.transformer, 1 if torch.is_tensor(at) or at else idx.size(1)
         if torch.is_tensor(at):
             position, mask = at[:, None], torch.arange(cache[0].size(-2), device=at.device) <= at.view(-1, 1, 1, 1) # (B, 1, 1, S)
         else:
             position, mask = torch.arange(at, at + T, device=idx.device), None
         x, turn = h.wte(idx[:, -T:]), None
-        if c.rotary:
+        if c.rotary: # cos and sin, each (T, 1, hs/2), or (B, 1, 1, hs/2) if at is a tensor
             turn = tuple(rotations(c.block_size, c.n_embd // c.n_head, idx.device)[:, position])
         else:
             x = x + h.wpe(position)
-        if c.ngrams:
+        if c.ngrams: # dropout1d drops whole rows of wng, of which each token has three
             x = x + F.dropout1d(h.wng(hashed(idx, c.ngrams)[:, -T:]).flatten(0, 1), c.ngram_dropout, self.training).sum(-2).view_as(x)
         half = x.device.type != 'meta' and torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16
         x = h.drop(x.bfloat16() if half else x) # a residual stream in bfloat16, as matmuls give it: half the memory
-        for i, block in enumerate(h.h):
+        for i, block in enumerate(h.h): # a block of one's own need take no more than x, unless there is a cache or rotation
             x = block(x, **(dict(cache=cache and cache[i], at=at, mask=mask, turn=turn) if cache or turn else {}))
         return self.transformer.ln_f(x)
 
     def forward(self, idx, targets=None, rows=None):
         """idx, targets: (B, T) token ids; a target of -1 is ignored. Returns (logits, loss): with targets all logits (B, T, V)
-        and the mean cross-entropy in nats, without them only the last position's logits (B, 1, V) and None. With rows not None
-        only the loss is returned (a compiled backward pass would be handed zeros as the logits' gradient); above 0, it is
-        computed for that many tokens at a time. Raises UserError if T exceeds block_size."""
+        and the mean cross-entropy in nats, without them only the last position's logits (B, 1, V) and None. If rows is not None,
+        the logits are None too (a compiled backward pass would be handed zeros as their gradient); above 0, the loss is computed
+        for that many tokens at a time. Raises UserError if T exceeds block_size."""
         if idx.size(1) > self.config.block_size:
             raise UserError(f"got {idx.size(1)} tokens, but the model reads at most {self.config.block_size} at once; crop them")
         x = self.trunk(idx)
@@ -205,21 +205,21 @@ class GPT(nn.Module):
     # ---- weights in and out --------------------------------------------------------------------------------------------
     @classmethod
     def from_state(cls, config, state):
-        """A GPT on the CPU that uses the tensors in state, a dict by parameter name, without copying them."""
+        """A GPT of the tensors in state, a dict by parameter name, which are not copied. Raises UserError if they do not fit."""
         with torch.device('meta'):
             model = cls(config)
-        state.setdefault('lm_head.weight', state.get('transformer.wte.weight'))
+        state.setdefault('lm_head.weight', state.get('transformer.wte.weight')) # a file may hold the tied matrix once
         try:
             model.load_state_dict(state, assign=True)
         except (RuntimeError, AttributeError) as e:
             raise UserError(f"the weights do not fit {config}: {' '.join(str(e).split())[:300]}") from e
-        if torch.equal(model.lm_head.weight, model.transformer.wte.weight):
+        if torch.equal(model.lm_head.weight, model.transformer.wte.weight): # else they were trained as two
             model.lm_head.weight = model.transformer.wte.weight
         return model
 
     @classmethod
     def from_checkpoint(cls, checkpoint, override_args=None):
-        """The model in a dict that load_checkpoint returned; override_args, such as dropout, replace those in model_args."""
+        """The model in load_checkpoint's dict, with override_args in place of its model_args. Raises UserError if they misfit."""
         try:
             return cls.from_state(GPTConfig(**checkpoint['model_args'] | (override_args or {})), checkpoint['model'])
         except TypeError as e:
@@ -238,11 +238,11 @@ class GPT(nn.Module):
     def save_pretrained(self, folder):
         """Write the model for transformers' AutoModelForCausalLM. Raises UserError if its GPT-2 cannot compute this network."""
         from data.pretrained import write_pretrained
-        write_pretrained(self, folder, 50256 if self.config.vocab_size > 50256 else None)
+        write_pretrained(self, folder, 50256 if self.config.vocab_size > 50256 else None) # <|endoftext|> in GPT-2's BPE
 
     @torch.no_grad()
     def crop_block_size(self, block_size):
-        """Drop the positions from block_size on. Raises UserError if the model has fewer."""
+        """Drop the positions from block_size on, in place. Raises UserError if the model has fewer."""
         if not 1 <= block_size <= self.config.block_size:
             raise UserError(f"block_size {block_size} is not within these weights' 1 to {self.config.block_size}; leave --block_size out")
         self.config.block_size = block_size
@@ -270,10 +270,10 @@ class GPT(nn.Module):
     @torch.inference_mode()
     def stream(self, prompts, max_new_tokens, temperature=1.0, top_k=None, top_p=None, context_stride=1, n_vocab=None, draws=None, compiled=False):
         """Yields, max_new_tokens times, the next id of each row, (B,) on the model's device. prompts are B lists of ids; each row
-        gets what it would get alone. pick chooses each id; draws (B, max_new_tokens) default to torch's CPU generator, ids from
-        n_vocab up are never drawn. compiled makes a step one graph of static shapes, on CUDA a CUDA graph. Keys and values are
-        cached until a row fills block_size. Positions are absolute, so from then on the window moves by context_stride tokens at
-        once and is recomputed. Raises UserError for an empty prompt or an impossible stride."""
+        gets what it would get alone. pick chooses by draws (B, max_new_tokens), which default to torch's CPU generator; ids from
+        n_vocab up are never drawn. compiled makes a step one graph of static shapes, on CUDA a CUDA graph. Keys and values
+        are cached until a row fills block_size. Positions are absolute, so from then on the window moves by context_stride tokens
+        at once and is recomputed. Raises UserError for an empty prompt or an impossible stride."""
         def choose(x, draws): # from last hidden states (B, C)
             return pick(self.lm_head(x)[:, :n_vocab].float(), draws, temperature, top_k, top_p)
         def step(recent, at, cache, draws):
@@ -283,7 +283,7 @@ class GPT(nn.Module):
             raise UserError(f"a prompt needs a token, and context_stride, {context_stride}, must be within 1 to block_size, {c.block_size}")
         draws = torch.rand(B, max_new_tokens) if draws is None else draws
         text = F.pad(nn.utils.rnn.pad_sequence([torch.tensor(p) for p in prompts], batch_first=True), (0, max_new_tokens))
-        first = (ends - c.block_size).clamp(min=0) # where each row's window begins; first and ends stay on the host
+        first = (ends - c.block_size).clamp(min=0) # a row's window is first to ends, both on the host; here is ends on the device
         rows, draws, text, here = (x.to(weight.device) for x in (torch.arange(B), draws, text, ends))
         S = c.block_size if compiled else min(c.block_size, text.size(1)) # positions in the cache
         cache = [weight.new_zeros(2, B, c.n_head, S, c.n_embd // c.n_head) for _ in self.transformer.h]
@@ -293,7 +293,7 @@ class GPT(nn.Module):
             step = torch.compile(step, fullgraph=True, dynamic=False, mode='reduce-overhead' if weight.is_cuda else None)
         for t in range(max_new_tokens):
             full = ends - first > c.block_size
-            if t == 0 or full.any():
+            if t == 0 or full.any(): # recompute; with a stride of 1 the next step does so again, so a full window needs no cache
                 first += full * context_stride
                 sizes = ends - first
                 T, even = int(sizes.max()), bool((sizes == sizes[0]).all())
@@ -302,7 +302,7 @@ class GPT(nn.Module):
                 at = (sizes - 1).to(weight.device)
                 recent = F.pad(window, (3, 0), value=-1)[rows[:, None], at[:, None] + torch.arange(4, device=at.device)] # the last 4 tokens
                 if t == 0 and all(p == prompts[0] for p in prompts):
-                    window = window[:1] # one row does for all
+                    window = window[:1] # one row does for all, and the cache is filled for all
                 x = self.trunk(window, cache if T < c.block_size or context_stride > 1 else None).expand(B, -1, -1)
                 token = choose(x[rows, at], draws[rows, t])
             else:
@@ -316,8 +316,8 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(), **more):
-        """idx (B, T) with max_new_tokens more ids per row, or fewer once every row has had one of the ids in stop, which a row
-        that is done repeats. For the other arguments, and to get ids one by one, see stream."""
+        """Returns idx (B, T) with max_new_tokens more ids per row, or fewer if before that every row has had an id in stop. A row
+        that is done repeats its last id. For the other arguments, and to get ids one by one, see stream."""
         ids, over, stop = [idx], torch.zeros_like(idx[:, :1], dtype=torch.bool), torch.tensor(stop, device=idx.device)
         for token in self.stream(idx.tolist(), max_new_tokens, temperature, top_k, top_p, **more):
             ids.append(torch.where(over, ids[-1][:, -1:], token[:, None]))
@@ -327,7 +327,7 @@ class GPT(nn.Module):
         return torch.cat(ids, 1)
 
 class Float32Stays(torch.overrides.TorchFunctionMode):
-    """Within it, torch's conversions to bfloat16, in either form that its releases use, return a copy in the precision it had."""
+    """Within it, Muon's conversions, x.bfloat16() or in later torch x.to(dtype=torch.bfloat16), return a copy of x as it is."""
     def __torch_function__(self, func, types, args=(), kwargs=None):
         return args[0].clone() if torch.bfloat16 is (kwargs or {}).get('dtype') or func is torch.Tensor.bfloat16 else func(*args, **(kwargs or {}))
 
@@ -341,7 +341,7 @@ class Muon(torch.optim.Muon):
                       for name, p in model.transformer.h.named_parameters() if p.dim() == 2}
         super().__init__([part for parts in self.parts.values() for part in parts], lr=lr, weight_decay=weight_decay)
 
-    def take_gradients(self):
+    def take_gradients(self): # the views have none of their own
         for p, parts in self.parts.items():
             for part, grad in zip(parts, p.grad.chunk(len(parts)), strict=True):
                 part.grad = grad
@@ -351,15 +351,15 @@ class Muon(torch.optim.Muon):
             return super().step(closure)
 
 def pick(logits, draws, temperature, top_k=None, top_p=None):
-    """One id per row, (B,), from logits (B, V): that at which the row's number in draws, (B,) in [0, 1), falls in the cumulative
-    probabilities of the top_k likeliest ids, cut where they reach top_p (0 or None: neither). temperature 0 takes the likeliest."""
+    """Draw an id per row, (B,), from logits (B, V): the row's number in draws, (B,) in [0, 1), is looked up in the cumulative
+    probabilities of the top_k likeliest ids, cut where they reach top_p (0 or None: no cut). temperature 0 takes the likeliest."""
     if temperature < 1e-6: # below that the division would overflow
         return logits.argmax(-1)
     V, ids = logits.size(-1), None # without limits, in the vocabulary's order, which needs no sorting
     if top_p or 0 < (top_k or 0) < V:
         logits, ids = logits.topk(min(top_k or V, V))
     mass = F.softmax(logits / temperature, -1).cumsum(-1)
-    end = mass.size(-1) - 1
+    end = mass.size(-1) - 1 # the last place; limit (B, 1) is the mass up to the last id that may be drawn
     limit = mass.gather(1, (mass < top_p).sum(-1, keepdim=True).clamp(max=end)) if top_p else mass[:, -1:]
     choice = torch.searchsorted(mass, draws[:, None] * limit, right=True).clamp(max=end)
     return (choice if ids is None else ids.gather(1, choice))[:, 0]
@@ -385,11 +385,11 @@ def load_checkpoint(path):
         with warnings.catch_warnings(record=True): # torch's warnings about foreign files would add lines to the error
             checkpoint = {'config': {}, 'iter_num': 0, 'best_val_loss': 1e9, **torch.load(path, map_location='cpu', weights_only=True)}
         if wrong := [f"{k} is {f'of type {type(checkpoint[k]).__name__}' if k in checkpoint else 'missing'}" for k in kinds
-                     if (k in checkpoint or k.startswith('model')) and not isinstance(checkpoint.get(k), kinds[k])]:
+                     if (k in checkpoint or k.startswith('model')) and not isinstance(checkpoint.get(k), kinds[k])]: # model* must be there
             raise TypeError(', '.join(wrong))
-        args = {'activation': checkpoint.get('activation', 'gelu')} | checkpoint['model_args'] # beside them, since nanoGPT has none
+        args = {'activation': checkpoint.get('activation', 'gelu')} | checkpoint['model_args'] # beside them: nanoGPT's lack it
         number = lambda v: type(v) in (int, float) and abs(v) < 2 ** 63
-        plain = lambda v: number(v) or type(v) in (bool, float, str) # a list may hold itself many times over
+        plain = lambda v: number(v) or type(v) in (bool, float, str) # no list, which may hold itself many times over
         counts = [checkpoint['iter_num'], args.get('block_size'), args.get('vocab_size'), *checkpoint.get('progress', {}).values()]
         if not (all(map(plain, args.values())) and all(map(number, counts)) and checkpoint['iter_num'] >= 0):
             raise TypeError('iter_num, progress or model_args holds what is no number and no word')
@@ -401,7 +401,7 @@ def load_checkpoint(path):
             whole = v.untyped_storage().nbytes() >= v.nbytes # else an optimizer would write beyond it
             if not whole or v.is_complex() or not v.float().isfinite().all():
                 raise ValueError(f"the weights in {k} are not finite numbers, or there are fewer than it says")
-            weights[k] = (v.detach().float() if v.is_floating_point() else v).resolve_neg().contiguous() # others can only be buffers
+            weights[k] = (v.detach().float() if v.is_floating_point() else v).resolve_neg().contiguous() # integers are buffers
     except FileNotFoundError as e:
         raise UserError(f"there is no checkpoint {path}; train first, or give the right --out_dir") from e
     except pickle.UnpicklingError as e:
@@ -415,8 +415,8 @@ def by_age(folder, pattern):
     return sorted(glob.glob(os.path.join(glob.escape(folder), pattern)), key=lambda p: (os.path.getmtime(p), p))
 
 def newest_checkpoint(out_dir):
-    """(path, checkpoint, problem): the newest checkpoint in out_dir that is whole, or None, None; problem says in a sentence
-    which newer file is damaged, or that there is none at all. Raises UserError if there are files but none is whole."""
+    """(path, checkpoint, problem): the newest checkpoint in out_dir that is whole, or None, None; problem is None, or a sentence
+    that names a newer file that is damaged or says that there is none. Raises UserError if there are files but none is whole."""
     problem, kept = None, by_age(out_dir, 'ckpt_[0-9]*.pt')[::-1]
     last, ckpt, best = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('_last', '', '_best'))
     paths = [last, *kept, ckpt, best] if os.path.exists(last) else [ckpt, *kept, best] # ckpt_last.pt is there only while it is newest
@@ -432,8 +432,8 @@ def newest_checkpoint(out_dir):
 def save_checkpoint(state, paths, keep=1):
     """Write state to each path atomically: after any crash either the old file or the new one is there, whole. With keep above 1
     only the newest keep of the ckpt_ITERATION.pt stay. Raises OSError or RuntimeError; the old files are then untouched."""
-    part = os.path.join(folder := os.path.dirname(paths[0]), f'ckpt.{os.getpid()}.tmp') # its own, should another write here
-    state['model'].setdefault('lm_head.weight', state['model']['transformer.wte.weight']) # one matrix in the file too
+    part = os.path.join(folder := os.path.dirname(paths[0]), f'ckpt.{os.getpid()}.tmp') # its own, should another process save here
+    state['model'].setdefault('lm_head.weight', state['model']['transformer.wte.weight']) # two names for one matrix
     try:
         for path in paths:
             with open(part, 'wb') as f:
@@ -445,10 +445,10 @@ def save_checkpoint(state, paths, keep=1):
         if os.path.exists(part):
             os.remove(part)
     if os.name == 'posix' and os.access(folder or '.', os.R_OK):
-        with suppress(OSError): # not every file system can
-            os.fsync(fd := os.open(folder or '.', os.O_RDONLY)) # makes the renaming last
+        with suppress(OSError): # not every file system can do this
+            os.fsync(fd := os.open(folder or '.', os.O_RDONLY)) # so that the renaming outlasts a power cut
         os.close(fd)
     old = by_age(folder, 'ckpt.*.tmp') + (by_age(folder, 'ckpt_[0-9]*.pt')[:-keep] if keep > 1 else [])
     old += by_age(folder, 'ckpt_last.pt') if any(p.endswith('ckpt.pt') for p in paths) else []
-    for path in set(old) - set(paths): # which seem old if the clock went back
+    for path in set(old) - set(paths): # what was just written seems old if the clock went back
         os.remove(path)
