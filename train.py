@@ -26,7 +26,7 @@ from model import GPT, GPTConfig, Muon, newest_checkpoint, peak_flops, save_chec
 out_dir = 'out' # where checkpoints and metrics.jsonl go
 eval_interval = 2000 # iterations between evaluations; the last state is always evaluated
 log_interval = 1 # iterations between log lines
-eval_iters = 200 # batches per evaluation and split; at most as many as see the split once
+eval_iters = 200 # batches of each split per evaluation; fewer if those see the whole split
 sample_tokens = 0 # length of a sample that is drawn, printed and recorded after each evaluation; 0: none
 eval_only = False # evaluate once, train nothing, write nothing
 always_save_checkpoint = True # False: ckpt.pt is only replaced when the val loss improves
@@ -35,7 +35,7 @@ save_minutes = 0.0 # the same in minutes
 keep_checkpoints = 1 # above 1: besides ckpt.pt, keep this many of the latest saves, as ckpt_ITERATION.pt
 save_best = False # also keep the state with the lowest val loss, as ckpt_best.pt
 init_from = 'scratch' # 'resume', 'auto' (resume if out_dir has a checkpoint, else scratch), a GPT-2 on the hub like 'gpt2-xl', or a folder with one
-wandb_log = False # metrics.jsonl is written in any case
+wandb_log = False # also log to Weights & Biases; metrics.jsonl is written in any case
 wandb_project = 'owt' # the project that the run belongs to
 wandb_run_name = 'gpt2' # the run's name in it
 dataset = 'openwebtext' # a folder under data/, or any folder
@@ -76,8 +76,8 @@ backend = 'auto' # what connects processes: 'nccl' on CUDA, else 'gloo'
 device = 'auto' # 'cuda', 'cuda:1', 'xpu', 'mps' or 'cpu'
 dtype = 'auto' # 'bfloat16', 'float16' (with loss scaling) or 'float32'
 compile = 'auto' # True or False; auto: on CUDA, if it works there
-_here = os.path.dirname(os.path.abspath(__file__))
-exec(open(os.path.join(_here, 'configurator.py'), encoding='utf-8').read())
+_here = os.path.dirname(os.path.abspath(__file__)) # without the underscore it would be a setting
+exec(open(os.path.join(_here, 'configurator.py'), encoding='utf-8').read()) # brings refuse, config, given, rank, ctx and others
 # ---- checks: all that can be known before anything is built --------------------------------------------------------------
 if not total_batch_tokens and gradient_accumulation_steps % world_size:
     refuse(f"gradient_accumulation_steps {gradient_accumulation_steps} cannot be divided among {world_size} processes; "
@@ -112,19 +112,19 @@ if meta and init_from.startswith('gpt2') and not os.path.isdir(init_from) or che
     refuse(f"the weights were trained on other tokens than those of dataset {dataset!r}; choose the dataset they had, or for OpenAI's weights one in GPT-2's BPE")
 decode, n_vocab = get_codec(meta)[1:3] if sample_tokens else (None, None)
 open_data = lambda T: {split: Tokens(data_dir, split, meta, vocab_size, T) for split in ('train', 'val')}
-data = open_data(block_size if init_from in ('scratch', 'resume') else 1) # weights from elsewhere bring their own block_size
+data = open_data(block_size if init_from in ('scratch', 'resume') else 1) # weights from elsewhere decide block_size first
 
 def train_batch(iteration, micro_batch):
-    """Windows drawn by a generator of their own; micro_batch counts over all processes, so the data do not depend on how many."""
-    rng = np.random.default_rng((seed, 0, iteration, micro_batch))
+    """Random windows (batch_size, block_size + 1); micro_batch counts over all processes, so data do not depend on how many."""
+    rng = np.random.default_rng((seed, 0, iteration, micro_batch)) # 0: data; 1, in the loop below: dropout
     return data['train'].windows(rng.integers(len(data['train']) - block_size, size=batch_size))
 
 def batches():
-    """This process's training batches from the present iteration on, each read while the one before computes."""
+    """This process's training batches, as (inputs, targets), from iter_num on; each is read while the one before computes."""
     with ThreadPoolExecutor(1) as reader:
         read = (reader.submit(train_batch, i, rank * micro_steps + m) for i in range(iter_num, max_iters) for m in range(micro_steps))
-        for batch, _ in pairwise(chain(read, [None])): # pairwise has asked for the next one when it gives this one
-            yield on_device(batch.result(), device) # by the thread that computes: MPS bears no second one
+        for batch, _ in pairwise(chain(read, [None])): # pairwise has the next read begun when it gives this one
+            yield on_device(batch.result(), device) # in the thread that computes, since MPS bears no second one
 # ---- model ---------------------------------------------------------------------------------------------------------------
 iter_num, best_val_loss = 0, 1e9 # iter_num counts the updates made
 shape = ('block_size', 'n_layer', 'n_head', 'n_embd', 'bias', 'rotary', 'ngrams')
@@ -134,9 +134,9 @@ if init_from == 'scratch':
 elif init_from == 'resume':
     model, iter_num, before = GPT.from_checkpoint(checkpoint, drops), checkpoint['iter_num'], checkpoint['config']
     same_data = Path(str(before.get('dataset', dataset))).name == Path(dataset).name
-    best_val_loss = checkpoint['best_val_loss'] if same_data else 1e9 # which counts only for the dataset it was measured on
-    follows = [*shape, 'init_from', 'out_dir', 'device', 'backend'] + ['gradient_accumulation_steps'] * (total_batch_tokens > 0)
-    changed = [f'{k} {v} -> {config[k]}' for k, v in before.items() if k in config and k not in follows and str(config[k]) != str(v)]
+    best_val_loss = checkpoint['best_val_loss'] if same_data else 1e9 # it counts only for the dataset it was measured on
+    may_differ = [*shape, 'init_from', 'out_dir', 'device', 'backend'] + ['gradient_accumulation_steps'] * (total_batch_tokens > 0)
+    changed = [f'{k} {v} -> {config[k]}' for k, v in before.items() if k in config and k not in may_differ and str(config[k]) != str(v)]
     notice(f"resuming from {saved_path} after {iter_num} iterations, best val loss {best_val_loss:.4f}"
            + (f"; not as it was: {', '.join(changed)}" if changed else ''))
 else:
@@ -149,27 +149,27 @@ else:
 model.crop_block_size(block_size)
 for k in [k for k in shape if k in given and getattr(model.config, k) != config[k]]:
     notice(f"the weights decide: {k} is {getattr(model.config, k)}, not {config[k]}")
-wandb_id = (checkpoint or {}).get('wandb_id')
+wandb_id = (checkpoint or {}).get('wandb_id') # nanoGPT's files lack it and progress; they are saved right after an evaluation
 progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_steps=0) | (checkpoint or {}).get('progress', {})
 if checkpoint and not eval_only and (iter_num > max_iters or iter_num == max_iters == progress['evaluated_at']):
     notice(f"nothing to do: {saved_path} has made {iter_num} of max_iters {max_iters} iterations; raise --max_iters to train on")
     sys.exit(0)
-rows = logit_rows or (2 ** 23 // vocab_size if device_type == 'cpu' else 0)
-rows = rows if rows < batch_size * block_size else 0 # all at once
+rows = logit_rows or (2 ** 23 // vocab_size if device_type == 'cpu' else 0) # 32 MB of float32
+rows = rows if rows < batch_size * block_size else 0 # 0: all at once
 if total_batch_tokens:
     gradient_accumulation_steps = max(1, round(total_batch_tokens / (batch_size * block_size * world_size))) * world_size
 config.update({k: getattr(model.config, k) for k in shape}, gradient_accumulation_steps=gradient_accumulation_steps) # what runs
 micro_steps = gradient_accumulation_steps // world_size # micro-batches of this process in one iteration
 tokens_per_iter = gradient_accumulation_steps * batch_size * block_size
-model_args = {k: v for k, v in vars(model.config).items() if k != 'activation' # which is saved beside them
+model_args = {k: v for k, v in vars(model.config).items() if k != 'activation' # nanoGPT's keys; activation is saved beside
               and (k not in ('rotary', 'ngrams', 'ngram_dropout') or v != getattr(GPTConfig, k))}
 # ---- processes, precision, optimizer -------------------------------------------------------------------------------------
 if world_size > 1:
-    one_machine = os.environ.get('LOCAL_WORLD_SIZE') == str(world_size) # several may differ in how often they restarted
+    one_machine = os.environ.get('LOCAL_WORLD_SIZE') == str(world_size) # several machines may differ in how often they restarted
     attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '') if one_machine else ''
-    store = torch.distributed.PrefixStore(attempt, next(torch.distributed.rendezvous('env://'))[0]) # torchrun's still has dead processes' addresses
+    store = torch.distributed.PrefixStore(attempt, next(torch.distributed.rendezvous('env://'))[0]) # after a restart torchrun's has dead addresses
     torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, device_id=torch.device(device) if device_type == 'cuda' else None)
-host_group = world_size > 1 and torch.distributed.new_group(backend='gloo') # for what the processes agree on without the device
+host_group = world_size > 1 and torch.distributed.new_group(backend='gloo') # to agree without the device; all_gather_object returns None
 if world_size > 1 and (torch.distributed.all_gather_object(begun := [None] * world_size, iter_num, host_group) or len({*begun}) > 1):
     refuse(f"the processes would begin at different iterations, {begun}: put out_dir {out_dir!r} on a file system that all of them share")
 stop_signal = 0 # number of the signal that asked the run to end, which it does after the current iteration and a save
@@ -178,7 +178,7 @@ def ask_to_stop(number, frame):
     if stop_signal and number == signal.SIGINT:
         os._exit(128 + number) # the second Ctrl-C does not wait
     stop_signal = number
-for name in {'SIGINT', 'SIGTERM', 'SIGUSR1'} & set(dir(signal)): # the last is what Slurm can be told to send before its time limit
+for name in {'SIGINT', 'SIGTERM', 'SIGUSR1'} & set(dir(signal)): # Slurm can be told to send SIGUSR1 before its time limit
     signal.signal(getattr(signal, name), ask_to_stop)
 
 model.to('cpu' if fsdp else device) # fully_shard moves one block at a time to the device
@@ -199,23 +199,23 @@ if init_from == 'resume' and not eval_only and checkpoint.get('optimizer'):
     try:
         for o, kept in zip(optimizers, (checkpoint['optimizer'], checkpoint.get('muon')), strict=False):
             kept['param_groups'] = [new for old, new in zip(kept['param_groups'], o.state_dict()['param_groups'], strict=True)
-                                    if old['params'] == new['params']] # the file's moments, our settings; loading counts groups
+                                    if old['params'] == new['params']] # its moments, our settings; loading fails if one is left out
             params = [p for group in o.param_groups for p in group['params']]
             for i, moments in kept['state'].items():
                 for k in ('momentum_buffer',) if o in muon else ('exp_avg', 'exp_avg_sq'):
                     moments[k] = moments[k][:len(params[i])].reshape(params[i].shape).clone() # positions may have been cropped
                     if fsdp: # so that only one at a time is whole on the device
                         moments[k] = distribute_tensor(moments[k], params[i].device_mesh, params[i].placements)
-                moments.get('step', torch.zeros(())).item() # fails if it is no number
+                moments.get('step', torch.zeros(())).item() # a check: fails if it is no number
             o.load_state_dict(kept)
         if scaler.is_enabled() and 'scaler' in checkpoint:
             scaler.load_state_dict(checkpoint['scaler'])
     except Exception as e: # what a foreign state raises is anyone's guess
         refuse(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {e}); give the --optimizer that made it, or --init_from=scratch")
 checkpoint = kept = None # free host memory
-for module in (model.transformer.h if fsdp else [model]) if compile else (): # in place, so that parameters keep their names
+for module in (model.transformer.h if fsdp else [model]) if compile else (): # in place, so parameters keep their names
     module.compile(dynamic=False, options=dict(cpp_wrapper=device_type == 'cpu' and not activation_checkpointing))
-ddp = world_size > 1 and not fsdp # then wrapped is what trains; model itself is what is saved, counted and evaluated
+ddp = world_size > 1 and not fsdp # wrapped is what trains; model itself is what is saved, counted and evaluated
 wrapped = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=micro_steps == 1) if ddp else model
 if ddp and bf16_gradients: # wrapped in a function, since on CPUs torch refuses its own hook by name
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
@@ -224,7 +224,7 @@ for _ in range(2 * (ddp and not eval_only)): # after two passes DDP's buckets ar
     with ctx:
         wrapped(*on_device(train_batch(0, 0), device), rows)[1].backward()
     model.zero_grad(set_to_none=False)
-whole = lambda x: getattr(x, 'full_tensor', lambda: x)() # with the other processes' parts, if it is sharded
+whole = lambda x: getattr(x, 'full_tensor', lambda: x)() # a tensor with the other processes' parts, if it is sharded
 
 def over_all(x, kind='SUM', group=None):
     """The sum, or the 'MAX', of a tensor over all processes, in place."""
@@ -244,7 +244,7 @@ def get_lr(it):
 
 @torch.no_grad()
 def estimate_loss():
-    """Mean loss of each split over evenly spread windows, always the same, divided among all processes; a sample, if asked for."""
+    """{split: mean loss} over evenly spread windows, always the same, shared among the processes; a 'sample', if asked for."""
     losses = {}
     model.eval()
     for split in ('train', 'val'):
@@ -252,7 +252,7 @@ def estimate_loss():
         n = min(eval_iters, math.ceil((last + 1) / (block_size * batch_size)))
         windows = np.linspace(0, last, n * batch_size).astype(np.int64).reshape(n, batch_size)
         total = torch.zeros((), device=device)
-        share = range(rank, n + -n % world_size, world_size) # equally many for each process, since fsdp gathers at each
+        share = range(rank, n + -n % world_size, world_size) # equally many for each process, as fsdp needs; from n on they count 0
         for i in tqdm(share, f'evaluating {split}', leave=False, disable=None if master_process else True):
             with ctx:
                 total += model(*on_device(data[split].windows(windows[i % n]), device), rows)[1] * (i < n)
@@ -264,31 +264,31 @@ def estimate_loss():
     return losses
 
 writer, writing = ThreadPoolExecutor(1), None
-def save(improved):
-    """Copy the state after iter_num updates, as later ones change it, and have it written while training goes on; one write at a time."""
-    global writing, saved_at
-    if not torch.stack([whole(p.isfinite().all()) for p in model.parameters()]).all():
-        refuse(f"weights are no longer finite at iteration {iter_num}; nothing was saved, earlier files are untouched")
-    saved()
-    path = ckpt_path if improved or always_save_checkpoint else last_path
-    paths = [best_path] * (save_best and improved) + [path] + [os.path.join(out_dir, f'ckpt_{iter_num:07d}.pt')] * (keep_checkpoints > 1)
-    weights = {k: v for k, v in model.state_dict().items() if k != 'lm_head.weight' or model.lm_head.weight is not model.transformer.wte.weight}
-    state = {'model': weights, 'optimizer': optimizers[0].state_dict(), 'model_args': model_args,
-             'activation': model.config.activation, 'iter_num': iter_num, 'best_val_loss': best_val_loss, 'config': config,
-             'codec': meta, 'wandb_id': wandb_id, 'progress': dict(progress, bad_steps=int(bad))}
-    state |= ({'scaler': scaler.state_dict()} if scaler.is_enabled() else {}) | ({'muon': muon[0].state_dict()} if muon else {})
-    copy = tree_map_only(torch.Tensor, lambda x: whole(x.detach()).to('cpu' if master_process else 'meta', copy=True), state)
-    if master_process:
-        writing, saved_at = writer.submit(save_checkpoint, copy, paths, keep_checkpoints), time.monotonic()
-    notice(f"saving {path}")
-    record('save', iter=iter_num, path=path)
-
-def saved():
+def wait_for_write():
     """Wait for the write under way, if any; end the run if it failed."""
     try:
         return writing and writing.result()
     except (OSError, RuntimeError) as e:
         refuse(f"could not save into {out_dir!r} ({' '.join(str(e).split())[:200]}); earlier files are untouched, --init_from=auto resumes from them")
+
+def save(improved):
+    """Copy the state after iter_num updates, since later ones change it, and have a thread write it, after the write before."""
+    global writing, saved_at
+    if not torch.stack([whole(p.isfinite().all()) for p in model.parameters()]).all():
+        refuse(f"weights are no longer finite at iteration {iter_num}; nothing was saved, earlier files are untouched")
+    wait_for_write()
+    path = ckpt_path if improved or always_save_checkpoint else last_path
+    paths = [best_path] * (save_best and improved) + [path] + [os.path.join(out_dir, f'ckpt_{iter_num:07d}.pt')] * (keep_checkpoints > 1)
+    weights = {k: v for k, v in model.state_dict().items() if k != 'lm_head.weight' or model.lm_head.weight is not model.transformer.wte.weight}
+    state = {'model': weights, 'optimizer': optimizers[0].state_dict(), 'model_args': model_args, # a tied head is added on writing
+             'activation': model.config.activation, 'iter_num': iter_num, 'best_val_loss': best_val_loss, 'config': config,
+             'codec': meta, 'wandb_id': wandb_id, 'progress': dict(progress, bad_steps=int(bad))}
+    state |= ({'scaler': scaler.state_dict()} if scaler.is_enabled() else {}) | ({'muon': muon[0].state_dict()} if muon else {})
+    copy = tree_map_only(torch.Tensor, lambda x: whole(x.detach()).to('cpu' if master_process else 'meta', copy=True), state)
+    if master_process: # the others, of an fsdp run, only took part in gathering
+        writing, saved_at = writer.submit(save_checkpoint, copy, paths, keep_checkpoints), time.monotonic()
+    notice(f"saving {path}")
+    record('save', iter=iter_num, path=path)
 # ---- logging ---------------------------------------------------------------------------------------------------------------
 metrics = None
 if master_process and not eval_only:
@@ -312,12 +312,12 @@ if master_process and not eval_only:
             notice(f"wandb is off ({type(e).__name__}: {' '.join(str(e).split())[:120]}); metrics.jsonl has the numbers")
 
 def record(event, **values):
-    """One line of metrics.jsonl, and the numbers in it to wandb."""
+    """Write one line of metrics.jsonl, and send the numbers of evaluations and log lines to wandb."""
     if metrics:
         values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()} # JSON has no nan
         metrics.write(json.dumps(dict(event=event, **values)) + '\n')
         if wandb_log and event in ('eval', 'log'):
-            with suppress(Exception): # nor is what becomes of wandb later
+            with suppress(Exception): # a later failure of wandb is no reason either
                 wandb.log({{'train': 'train/loss', 'val': 'val/loss'}.get(k, k): v for k, v in values.items()}, step=values['iter'])
 
 git = shutil.which('git') and subprocess.run(['git', '-C', _here, 'rev-parse', 'HEAD'], capture_output=True).stdout.decode().strip()
@@ -325,9 +325,9 @@ record('start', iter=iter_num, time=time.time(), config=config, torch=torch.__ve
        world_size=world_size, device=torch.cuda.get_device_name(device) if device_type == 'cuda' else device_type, commit=git)
 notice(f"tokens per iteration will be: {tokens_per_iter:,}\nnumber of parameters: {model.get_num_params() / 1e6:.2f}M")
 # ---- the loop --------------------------------------------------------------------------------------------------------------
-feed, peak = batches(), peak_flops(device, dtype)
-bad, left_out = torch.tensor(float(progress['bad_steps']), device=device), torch.zeros((), device=device) # bad updates in a row; since the last log line
-t0, saved_at, logged_at, resumed_at = time.perf_counter(), time.monotonic(), iter_num, iter_num
+feed, peak, left_out = batches(), peak_flops(device, dtype), torch.zeros((), device=device) # bad updates since the last log line
+bad = torch.tensor(float(progress['bad_steps']), device=device) # bad updates in a row
+t0, saved_at, logged_at, resumed_at = time.perf_counter(), time.monotonic(), iter_num, iter_num # seconds; iterations
 bar = tqdm(total=max_iters, initial=iter_num, unit='iter', leave=False, disable=None if master_process else True)
 while True:
     by_clock = master_process and save_minutes and time.monotonic() - saved_at > 60 * save_minutes # rank 0's clock decides for all
@@ -337,7 +337,7 @@ while True:
     saving, improved = not eval_only and (stopping or iter_num == max_iters or due), False
     if evaluating or saving:
         if device_type != 'cpu':
-            torch.accelerator.synchronize() # iterations still running do not count as pause
+            torch.accelerator.synchronize() # iterations still under way are no part of the pause
         paused_at = time.perf_counter()
         if evaluating and not stopping:
             losses = estimate_loss()
@@ -348,9 +348,9 @@ while True:
             improved, progress['evaluated_at'] = losses['val'] < best_val_loss, iter_num
             best_val_loss = min(best_val_loss, losses['val'])
             saving = saving or iter_num > 0 and (improved or always_save_checkpoint)
-        if saving and (master_process or fsdp):
+        if saving and (master_process or fsdp): # with fsdp all processes gather
             save(improved)
-        t0 += time.perf_counter() - paused_at
+        t0 += time.perf_counter() - paused_at # the time per iteration leaves pauses out
     if stopping or iter_num >= max_iters:
         break
 
@@ -358,9 +358,9 @@ while True:
     for o in optimizers:
         for group in o.param_groups:
             group['lr'] = lr * (muon_lr / (learning_rate or 1) if o in muon else 1)
-    torch.manual_seed(int(np.random.default_rng((seed, 1, iter_num, rank)).integers(2**63))) # dropout's
+    torch.manual_seed(int(np.random.default_rng((seed, 1, iter_num, rank)).integers(2**63))) # for dropout
     loss = torch.zeros((), device=device)
-    for m in range(micro_steps): # DDP averages gradients once, at the last
+    for m in range(micro_steps): # DDP averages gradients once, at the last; enable_grad here changes nothing
         with wrapped.no_sync() if ddp and m < micro_steps - 1 else torch.enable_grad():
             with ctx:
                 micro_loss = wrapped(*next(feed), rows)[1] / micro_steps
@@ -387,9 +387,9 @@ while True:
         mean_loss, missing = (over_all(loss) / world_size).item(), int(left_out) # item waits for the device
         spike = 0 < 1.5 * progress['mean_loss'] < mean_loss
         if math.isfinite(mean_loss):
-            progress['mean_loss'] = 0.9 * (progress['mean_loss'] or mean_loss) + 0.1 * mean_loss # over about the last ten lines
+            progress['mean_loss'] = 0.9 * (progress['mean_loss'] or mean_loss) + 0.1 * mean_loss # of about the last ten lines
         t1 = time.perf_counter()
-        dt, t0 = (t1 - t0) / (iter_num + 1 - logged_at), t1 # per iteration, without evaluations and saves
+        dt, t0 = (t1 - t0) / (iter_num + 1 - logged_at), t1 # seconds per iteration
         logged_at, left_out = iter_num + 1, torch.zeros_like(left_out)
         mfu = model.estimate_mfu(batch_size * gradient_accumulation_steps, dt, peak * world_size) if peak else None
         notice(f"iter {iter_num}: loss {mean_loss:.4f}, time {1000 * dt:.2f}ms, mfu {f'{100 * mfu:.2f}%' if mfu else 'n/a'}, "
@@ -397,14 +397,14 @@ while True:
                + (f", {missing} bad updates left out" if missing else '') + (", a spike" if spike else ''))
         record('log', iter=iter_num, loss=mean_loss, ms=1000 * dt, tokens_per_s=tokens_per_iter / dt, mfu=mfu, norm=norm.item(),
                lr=lr, left_out=missing, spike=spike)
-    if (logging or (iter_num + 1) % max_bad_steps == 0) and bad >= max_bad_steps:
+    if (logging or (iter_num + 1) % max_bad_steps == 0) and bad >= max_bad_steps: # reading bad waits for the device
         refuse(f"{int(bad)} updates in a row had a loss or gradient that is not finite; the weights are from before them. "
                "Try a lower --learning_rate, a longer --warmup_iters, --grad_clip=1.0 or --dtype=float32")
     iter_num += 1
     bar.update()
 
 bar.close()
-saved()
+wait_for_write()
 if device_type == 'cuda':
     notice(f"peak memory {torch.cuda.max_memory_allocated() / 2 ** 30:.2f} GiB")
 elif device_type == 'cpu' and os.path.exists(path := '/proc/self/status') and 'VmHWM:' in (status := Path(path).read_text()):
