@@ -28,7 +28,7 @@ dtype = 'auto' # 'float32', 'bfloat16' or 'float16'
 compile = 'auto' # True or False; auto: on CUDA, if it works there
 profile = False # True: write a trace of five steps to bench_log/
 exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py'), encoding='utf-8').read())
-# ---- data and model ----------------------------------------------------------------------------------------------------
+# ---- data and model (device_type and ctx come from configurator.py) ----------------------------------------------------
 folder, rng = find_data(dataset), np.random.default_rng(seed)
 real = real_data and folder and os.path.exists(os.path.join(folder, 'train.bin'))
 meta = load_meta(os.path.join(folder, 'meta.pkl')) if real else None
@@ -47,21 +47,21 @@ if mode == 'train':
 synchronize = torch.accelerator.synchronize if device_type != 'cpu' else lambda: None
 
 def seconds_of(statement, **names):
-    """The least time of a statement, by torch's own timer."""
+    """The least time of a statement in seconds, by torch's own timer."""
     from torch.utils.benchmark import Timer # here, because without a GPU it may warn
     return min(Timer(statement, globals=names, num_threads=torch.get_num_threads()).blocked_autorange(min_run_time=0.5).times)
 
 def step():
     """Forward, backward and update on one batch; the loss stays on the device."""
     with ctx:
-        loss = model(*on_device(windows(), device), 0)[1]
+        loss = model(*on_device(windows(), device), 0)[1] # rows 0: the loss without logits, as train.py takes it
     loss.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss.detach()
 # ---- timing ------------------------------------------------------------------------------------------------------------
 def timed(steps):
-    """(seconds, steps made): at most steps steps, and about max_seconds."""
+    """Make at most steps steps, for about max_seconds; return (seconds, steps made)."""
     synchronize()
     t0, n = time.perf_counter(), 0
     while n < steps and time.perf_counter() - t0 <= max_seconds:
@@ -71,7 +71,7 @@ def timed(steps):
     return time.perf_counter() - t0, n
 
 def time_generation(rows):
-    """Print the speed of rows at once after prompts of half a context, and of one row without a cache, as in nanoGPT."""
+    """Print the speed of rows texts at once, after prompts of half a context, and of one without a cache, as in nanoGPT."""
     half, ids = block_size // 2, windows()[:rows]
     for n in (6, max(6, min(64, half))): # the first time warms up
         stream = model.stream(ids[:, :half].tolist(), n, compiled=compile)
@@ -81,9 +81,9 @@ def time_generation(rows):
             synchronize()
             times.append(time.perf_counter())
     first, each = times[1] - times[0], (times[3] - times[2]) / (n - 5)
-    width = half + (half if compile else n / 2) # of the cache that a step reads, besides all weights
+    width = half + (half if compile else n / 2) # positions of the cache that a step reads; it also reads all weights
     moved = model.lm_head.weight.element_size() * (model.get_num_params() + rows * 2 * n_layer * n_embd * width)
-    a = torch.zeros(2, 2 ** 26, device=device)
+    a = torch.zeros(2, 2 ** 26, device=device) # half is read and half written, so a.nbytes move
     speed = a.nbytes / seconds_of('a[0].copy_(a[1])', a=a)
     with torch.inference_mode():
         again = seconds_of('model(x)', model=model, x=torch.from_numpy(ids[:1, :half + n // 2]).to(device))

@@ -1,5 +1,5 @@
-"""Overrides a script's settings and settles what every script must agree on about the machine.
-A script states its settings as plain globals and then runs this file in its own namespace. On the command line, the later wins:
+"""Overrides a script's settings and settles what every script must agree on about the machine. A script states its settings as
+globals (bool, int, float or str, no _ in front) and then runs this file in its own namespace. On the command line the later wins:
     python train.py config/x.py config/y.py --batch_size=32 --learning_rate 1e-3 compile=false
 A config file is Python that sees the script's globals; only the settings that it assigns are taken over. A number is converted
 if nothing is lost (1e4 -> 10000, 1 -> 1.0), text stays as typed, --help lists all settings. A mistake ends the script with one
@@ -8,7 +8,7 @@ a sentence; config, every setting with its value; given, the names set by hand; 
 torchrun's; device_type, 'cuda', 'xpu', 'mps' or 'cpu'; ctx, the autocast context of forward passes."""
 
 def refuse(message):
-    """End with one line on stderr and exit status 1: whose mistake it is, what was got, what is possible, what to do."""
+    """End with one line on stderr and exit status 1. A message says what was got, what is possible and what to do."""
     import os, sys
     sys.exit(f"{os.path.basename(__file__)}: {' '.join(str(message).split())}")
 
@@ -20,12 +20,12 @@ def _explain(kind, error, trace):
         shape = dict(n_embd=768, n_layer=12, batch_size=1, block_size=1024, vocab_size=50304) # for a script without these
         s = shape | globals() | globals().get('config', {})
         C, L, B, T, V = (s[k] for k in shape)
-        steps = ' and raise gradient_accumulation_steps by the same factor' * ('eval_iters' in s)
+        steps = ' and raise gradient_accumulation_steps by the same factor' * ('eval_iters' in s) # as only train.py has it
         sentence = "out of memory. " + ("Use --dtype=bfloat16, a lower --num_samples or --max_new_tokens, or a smaller model" if 'num_samples' in s else
             f"Training this shape takes {16 * (12 * L * C * C + V * C) / 1e9:.1f} GB for weights, gradients and moments, and up to {8 * V * B * T / 1e9:.1f} "
             f"GB for a micro-batch's logits. Lower batch_size{steps}, then block_size, or use a smaller model")
     elif kind is BrokenPipeError and 'eval_iters' not in globals():
-        os._exit(1) # as a generator or a buffer that ends with the interpreter would complain
+        os._exit(1) # at once, for a generator or buffer that the interpreter closes at its end would complain
     elif not issubclass(kind, (OSError, KeyboardInterrupt)) and kind.__name__ != 'UserError' and 'No space left' not in sentence:
         return sys.__excepthook__(kind, error, trace)
     print(f"{os.path.basename(__file__)}: {sentence or 'stopped'}", file=sys.stderr)
@@ -43,10 +43,10 @@ def _configure(space, argv=None):
         nearest = difflib.get_close_matches(key, defaults, 1, 0)[0]
         refuse(f"{where}: there is no setting {key!r}; the nearest is {nearest!r}, --help lists all")
     def assign(key, value, where):
-        kind = bool if key == 'compile' else type(defaults[key]) # its default is the word auto
+        kind = bool if key == 'compile' else type(defaults[key]) # its default may be the word auto
         switches = {'true': True, '1': True, 'false': False, '0': False, **({'auto': 'auto'} if key == 'compile' else {})}
         wanted = {bool: 'True or False' + ' or auto' * (key == 'compile'), int: 'a whole number', float: 'a number', str: 'text'}[kind]
-        value = float('inf') if isinstance(value, int) and value.bit_length() > 1000 else value # too long to show; refused anyway
+        value = float('inf') if isinstance(value, int) and value.bit_length() > 1000 else value # too long to show, so refused below
         try:
             if kind is str:
                 result = str(value)
@@ -88,7 +88,7 @@ def _configure(space, argv=None):
             refuse(f"{path}: {type(e).__name__}: {e}")
         stored, used = ({n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, kind)} for kind in (ast.Store, ast.Load))
         stored &= {i.argval for i in dis.get_instructions(source) if i.opname == 'STORE_NAME'} # not a function's local names
-        used |= {getattr(n, 'id', '') for loop in nodes if isinstance(loop, ast.For) for n in ast.walk(loop.target)} # it may only count
+        used |= {getattr(n, 'id', '') for loop in nodes if isinstance(loop, ast.For) for n in ast.walk(loop.target)} # or loop counters
         for key, value in after.items():
             if key in defaults:
                 if key in stored or value is not before[key]:
@@ -132,7 +132,7 @@ def _settle(s, given):
     """Turn every 'auto' among the settings s into what this machine offers; return the names that scripts share."""
     import contextlib, ctypes, os, sys, torch
     sys.excepthook = _explain
-    for out in (sys.stdout, sys.stderr):
+    for out in (sys.stdout, sys.stderr): # dict, which does nothing, stands in where one was replaced
         getattr(out, 'reconfigure', dict)(encoding='utf-8', errors='backslashreplace', line_buffering=True) # not Windows' codepage
     rank, local_rank, world_size = (int(os.environ.get(k, d)) for k, d in (('RANK', 0), ('LOCAL_RANK', 0), ('WORLD_SIZE', 1)))
 
@@ -151,8 +151,8 @@ def _settle(s, given):
     if device_type in ('cuda', 'xpu'):
         torch.accelerator.set_device_index(int(device.partition(':')[2] or 0))
     if device_type == 'cpu' and sys.platform == 'linux' and hasattr(libc := ctypes.CDLL(None), 'mallopt'): # glibc
-        libc.mallopt(-3, 2 ** 30) or libc.mallopt(-3, 2 ** 25) # M_MMAP_THRESHOLD, before glibc 2.35 at most this: keep freed memory,
-        libc.mallopt(-1, 2 ** 31 - 1) # M_TRIM_THRESHOLD: which the kernel would clear anew at each step
+        libc.mallopt(-3, 2 ** 30) or libc.mallopt(-3, 2 ** 25) # M_MMAP_THRESHOLD (2 ** 25 before glibc 2.35): keep freed memory,
+        libc.mallopt(-1, 2 ** 31 - 1) # M_TRIM_THRESHOLD: all of it, which the kernel would clear anew at each step
     if s['dtype'] == 'auto': # bfloat16 where the device computes in it natively
         emulated = device_type == 'cuda' and not torch.cuda.is_bf16_supported(including_emulation=False)
         s['dtype'] = 'float32' if device_type not in ('cuda', 'xpu') else 'float16' if emulated else 'bfloat16'
@@ -178,9 +178,9 @@ def _settle(s, given):
         known = dict.fromkeys((torch.distributed.get_default_backend_for_device(device_type), 'gloo', 'mpi'))
         ways = [b for b in known if torch.distributed.is_backend_available(b)]
         s['backend'] = (ways or ['none'])[0] if s['backend'] == 'auto' else s['backend'] # Windows has no NCCL
-        if s['backend'] not in ways + ['none', 'nccl'] * (world_size == 1): # the second is nanoGPT's default, and unused
+        if s['backend'] not in ways + ['none', 'nccl'] * (world_size == 1): # nccl is nanoGPT's default; one process uses none
             refuse(f"backend {s['backend']!r} cannot connect processes on {device_type} here, but {' or '.join(ways)} can; leave --backend out to use the best")
-    torch.manual_seed(s.get('seed', 1337)) # nanoGPT's train.py has no such setting
+    torch.manual_seed(s.get('seed', 1337)) # a script such as nanoGPT's train.py states none
     if rank == 0:
         print('settings given:', ', '.join(f'{k} = {v!r}' for k, v in given.items()) or 'none')
         name = torch.cuda.get_device_name(device) if device_type == 'cuda' else f'{torch.get_num_threads()} threads'

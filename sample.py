@@ -29,7 +29,7 @@ device = 'auto' # 'cuda', 'cuda:1', 'xpu', 'mps' or 'cpu'; auto: the best there 
 dtype = 'auto' # 'float32', 'bfloat16' or 'float16'; also of weights and cache
 compile = False # True compiles the step from one token to the next, which takes a while
 exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py'), encoding='utf-8').read())
-# ---- model and text ----------------------------------------------------------------------------------------------------
+# ---- model and text (refuse and device_type come from configurator.py) -------------------------------------------------
 if init_from == 'resume':
     paths = [os.path.join(out_dir, name) for name in ('ckpt.pt', 'ckpt_last.pt')]
     checkpoint = load_checkpoint(next((p for p in paths if os.path.exists(p)), paths[0]))
@@ -52,20 +52,20 @@ if not prompts or not all(prompts):
 print(f"number of parameters: {model.get_num_params() / 1e6:.2f}M")
 model.to(device, getattr(torch, dtype)).eval()
 # ---- samples -----------------------------------------------------------------------------------------------------------
-width = c.block_size if compile else min(c.block_size, max(map(len, prompts)) + max_new_tokens)
-each = width * c.n_embd * model.lm_head.weight.element_size() * (2 * c.n_layer + 16) + 16 * c.vocab_size # bytes per row
+width = c.block_size if compile else min(c.block_size, max(map(len, prompts)) + max_new_tokens) # positions
+each = width * c.n_embd * model.lm_head.weight.element_size() * (2 * c.n_layer + 16) + 16 * c.vocab_size # bytes a row: cache, work, logits
 size = max(1, int((torch.cuda.mem_get_info(device)[0] / 2 if device_type == 'cuda' else 4e9) / each)) # samples in a batch
 made, t0 = 0, time.perf_counter()
 for begin in range(0, len(prompts), size):
     batch = prompts[begin:begin + size]
     samples = [Text(p, decode, max_new_tokens, end_of_text, stop) for p in batch]
-    own = [np.random.default_rng((seed, (begin + i) % num_samples)) for i in range(len(batch))] # so no sample depends on another
-    draws = torch.from_numpy(np.stack([rng.random(max_new_tokens, np.float32) for rng in own]))
+    rngs = [np.random.default_rng((seed, (begin + i) % num_samples)) for i in range(len(batch))] # so no sample depends on another
+    draws = torch.from_numpy(np.stack([rng.random(max_new_tokens, np.float32) for rng in rngs]))
     steps = model.stream(batch, max_new_tokens, temperature, top_k, top_p, context_stride, n_vocab, draws, compile)
-    no_bar = sys.stdout.isatty() or None # on a terminal the first sample's text shows progress
+    no_bar = sys.stdout.isatty() or None # on a terminal the first sample's text shows progress; None lets tqdm decide
     with tqdm(total=max_new_tokens, unit='token', leave=False, disable=no_bar) as bar:
         while not all(s.over for s in samples):
-            some = list(islice(steps, 1 if len(batch) == 1 else 16)) # reading ids makes a GPU wait
+            some = list(islice(steps, 1 if len(batch) == 1 else 16)) # 16 at once, as reading ids makes a GPU wait
             for sample, ids in zip(samples, torch.stack(some, 1).tolist(), strict=True):
                 sample.add(ids)
             bar.update(len(some))
