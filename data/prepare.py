@@ -62,7 +62,7 @@ def package(name, what):
 
 # ---- text --------------------------------------------------------------------------------------------------------------
 def parts_of(path):
-    """The text of a UTF-8 file in parts, without a byte order mark, with \n for every kind of line end."""
+    """The text of a UTF-8 file in parts, without a byte order mark, with a line feed for every kind of line end."""
     decoder, read = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder('utf-8-sig')(), translate=True), 0
     try:
         with open(path, 'rb') as f:
@@ -79,7 +79,7 @@ def read_text(path):
     return ''.join(parts_of(path))
 
 def enough(characters, path):
-    """Refuse too little text."""
+    """End the script if path has too few characters; their number is given."""
     if characters < 100:
         stop(f"{path} has {characters} characters, too few to learn from")
 
@@ -143,8 +143,8 @@ def parquet_rows(path, field):
 
 def pieces_of(parts):
     """
-    The document in parts, as pairs: about PIECE characters, and whether they are its last; nothing if it is blank. Cuts fall between
-    a letter or digit and a space or line end, where every BPE cuts too, so the tokens are those of the whole document.
+    Cut the document that parts make up into pairs: about PIECE characters, and whether they are its last; none if it is blank. Cuts
+    fall between a letter or digit and a space or line end, where every BPE cuts too, so the tokens are those of the whole document.
     """
     held, begun = '', False
     for part in parts:
@@ -158,15 +158,15 @@ def pieces_of(parts):
         yield held, True
 
 def documents_of(files, field):
-    """The pieces of all documents in files."""
+    """The pieces, as from pieces_of, of all documents in files."""
     for path in files:
         rows = {'.jsonl': json_lines, '.parquet': parquet_rows}.get(os.path.splitext(path)[1].lower())
         for parts in ([text] for text in rows(path, field)) if rows else [parts_of(path)]:
             yield from pieces_of(parts)
 
 def survey(documents, by_characters):
-    """The characters in all documents, the lengths of the first ten, and, if asked, their alphabet in order."""
-    total, lengths, at, seen = 0, [], 0, np.zeros(0x110000, bool)
+    """The number of characters in all documents, the lengths of the first ten and, if by_characters, the alphabet in order."""
+    total, lengths, at, seen = 0, [], 0, np.zeros(0x110000, bool) # at: characters of this document; seen: by code
     with tqdm(desc='looking through the text', unit='B', unit_scale=True, disable=None) as bar:
         for text, last in documents:
             at += len(text)
@@ -175,14 +175,14 @@ def survey(documents, by_characters):
             if last:
                 total, lengths, at = total + at, (lengths + [at])[:10], 0
             bar.update(len(text))
-    seen[ord('\n')] |= len(lengths) > 1 # which will separate documents
+    seen[ord('\n')] |= len(lengths) > 1 # a line feed will separate documents
     return total, lengths, ''.join(map(chr, np.flatnonzero(seen)))
 
 def split_of(documents, lengths, between=''):
     """The pieces of documents as (text, whether a document ends, 'train' or 'val'), with a text between the documents of a split."""
     n = at = 0 # the document's number, and the characters of it that are done
     few, ended = len(lengths) < 10, dict(train=False, val=False) # whether a document of the split just ended
-    for text, last in documents:
+    for text, last in documents: # up to cut a text is train's, from there on val's
         cut = max(0, int(lengths[n] * 0.9) - at) if few else len(text) if n % 10 else 0
         for split, part in (('train', text[:cut]), ('val', text[cut:])):
             if few or (n % 10 > 0) == (split == 'train'):
@@ -228,7 +228,7 @@ def tiktoken_bpe(name):
     except (OSError, ValueError) as e: # no network, or an answer that is not the tables
         stop(f"tiktoken could not fetch the tables of {name}, which needs the network once ({str(e)[:200]})")
 
-class PlainUnpickler(pickle._Unpickler): # the one in Python, as a few bytes make the other ask for gigabytes
+class PlainUnpickler(pickle._Unpickler): # written in Python; the one in C can be made to ask for gigabytes
     """Reads numbers, strings and containers, and refuses anything that would import a name."""
     def find_class(self, module, name):
         raise pickle.UnpicklingError(f"it wants to import {module}.{name}")
@@ -258,7 +258,7 @@ def load_meta(path):
             meta = PlainUnpickler(io.BytesIO(f.read())).load()
         if meta is None:
             raise TypeError("it is empty")
-        meta = {k: v for k, v in meta.items() if k in ('vocab_size', 'stoi', 'itos', 'tokenizer', 'json', 'dtype') or type(v) in (int, float, str)} # else a list may hold itself many times over
+        meta = {k: v for k, v in meta.items() if k in ('vocab_size', 'stoi', 'itos', 'tokenizer', 'json', 'dtype') or type(v) in (int, float, str)} # no list, which may hold itself many times over
         check_codec(meta)
     except Exception as e:
         stop(f"{path} is not a meta.pkl of plain data ({type(e).__name__}: {e}): not loaded")
@@ -328,7 +328,7 @@ def get_codec(meta):
 # ---- writing -----------------------------------------------------------------------------------------------------------
 def on_all_cores(function, items):
     """Yield function(item) for each item, in order, a few at a time in threads; function has to release Python's lock."""
-    waiting, cores = deque(), min(os.cpu_count() or 1, 16) # what waits takes memory
+    waiting, cores = deque(), min(os.cpu_count() or 1, 16) # no more, as what waits takes memory
     with ThreadPoolExecutor(cores) as pool:
         for item in items:
             waiting.append(pool.submit(function, item))
@@ -338,7 +338,7 @@ def on_all_cores(function, items):
             yield waiting.popleft().result()
 
 def grouped(pieces):
-    """Group pieces into lists of PIECE characters or a little more."""
+    """Group pieces into lists of PIECE characters or up to a piece more; the last may be shorter, even empty."""
     group, size = [], 0
     for piece in pieces:
         group.append(piece)
@@ -358,7 +358,7 @@ def write_bins(folder, pieces_from, meta, total, source=''):
     encode, _, vocab_size, end = open_codec(meta)
     dtype = np.dtype((meta or {}).get('dtype', 'uint16')).newbyteorder('<')
     paths = {split: os.path.join(folder, split + '.bin') for split in ('train', 'val')}
-    mark = os.path.join(folder, 'prepare.part.json') # how much of what is written is valid
+    mark = os.path.join(folder, 'prepare.part.json') # what is valid: the input's hash, pieces, characters, bytes per split
     of, done, behind, sizes = hashlib.sha256(repr((source, total, meta)).encode()).hexdigest(), 0, 0, dict(train=0, val=0)
     try:
         with open(mark, encoding='utf-8') as f:
@@ -369,7 +369,7 @@ def write_bins(folder, pieces_from, meta, total, source=''):
         pass
     os.makedirs(folder, exist_ok=True)
     need, free = (total - behind) * dtype.itemsize / (4 if end is not None else 1), shutil.disk_usage(folder).free
-    if free < need:
+    if free < need: # a BPE's token is about four characters
         stop(f"{folder} needs about {need / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free")
 
     def ids_of(group):
@@ -385,7 +385,7 @@ def write_bins(folder, pieces_from, meta, total, source=''):
             for split, f in files.items():
                 sizes[split] += f.write(ids[split])
                 f.flush()
-                if f.tell() != sizes[split]: # the file's end
+                if f.tell() != sizes[split]: # the file's end, since it is open for appending
                     stop(f"another process is writing into {folder}; let one finish, the same command goes on from what is there")
             done, behind = done + len(group), behind + characters
             write_whole(mark, json.dumps([of, done, behind, sizes]).encode())
@@ -404,7 +404,7 @@ def write_bins(folder, pieces_from, meta, total, source=''):
         print(f"vocabulary of {vocab_size:,}" + (f": {''.join(meta['stoi'])[:200]!a}" if 'stoi' in meta else ''))
 
 def write_parts(folder, train, val, by_characters=True):
-    """write_bins for two texts, by characters or in GPT-2 BPE without <|endoftext|>."""
+    """write_bins for two texts, train's and val's, by characters or in GPT-2 BPE without <|endoftext|>."""
     meta = char_codec(sorted(set(train + val))) if by_characters else None
     write_bins(folder, lambda n: [(train, False, 'train'), (val, False, 'val')][n:], meta, len(train + val))
 
@@ -418,9 +418,9 @@ def find_data(dataset):
 
 class Tokens:
     """
-    A split of the dataset in folder, in windows of T ids and the next one. Ends the script with a sentence if the bin is missing, cut
-    short or shorter than a window, if it holds an id from vocab_size up (on a GPU a nameless assertion), or if the dataset's vocabulary
-    is of another size than the model's.
+    A split of the dataset in folder, read in windows of T + 1 ids: T and the next one. Ends the script with a sentence if the bin is
+    missing, cut short or shorter than a window, if it holds an id from vocab_size up (on a GPU that would be a nameless assertion), or
+    if the dataset's vocabulary is of another size than the model's.
     """
     def __init__(self, folder, split, meta, vocab_size, T):
         self.path, self.dtype = os.path.join(folder, split + '.bin'), np.dtype((meta or {}).get('dtype', 'uint16'))

@@ -15,7 +15,7 @@ from model import GPT, GPTConfig, UserError, load_checkpoint
 
 ACTIVATIONS = {'gelu_new': 'gelu_tanh', 'gelu_pytorch_tanh': 'gelu_tanh', 'gelu': 'gelu'} # theirs: ours; OpenAI's weights have the first
 SIZES = dict(vocab_size='vocab_size', block_size='n_positions', n_layer='n_layer', n_head='n_head', n_embd='n_embd') # ours: theirs
-TURNED = ('attn.c_attn.weight', 'attn.c_proj.weight', 'mlp.c_fc.weight', 'mlp.c_proj.weight') # stored transposed there
+TRANSPOSED = ('attn.c_attn.weight', 'attn.c_proj.weight', 'mlp.c_fc.weight', 'mlp.c_proj.weight') # stored so in transformers' files
 
 def folder_of(model_type):
     """The folder of a GPT-2: model_type itself if it is one, else huggingface_hub's for a hub name such as 'gpt2-xl', fetched once."""
@@ -52,12 +52,12 @@ def read_pretrained(model_type):
         tensor = state.pop(name).float()
         if not name.endswith(('.attn.bias', '.attn.masked_bias', 'lm_head.weight')): # causal masks, and the tied head
             name = 'transformer.' + name.removeprefix('transformer.')
-            state[name] = tensor.t().contiguous() if name.endswith(TURNED) and tensor.dim() == 2 else tensor
+            state[name] = tensor.t().contiguous() if name.endswith(TRANSPOSED) and tensor.dim() == 2 else tensor
     return dict(bias=True, activation=ACTIVATIONS[hf.get('activation_function') or 'gelu_new'], **{k: hf[v] for k, v in SIZES.items()}), state
 
-def read_codec(model_type, otherwise=None):
+def read_codec(model_type, default=None):
     """
-    The codec, as in a meta.pkl, that belongs to read_pretrained's weights: None for GPT-2's BPE; otherwise if the folder has no
+    The codec, as in a meta.pkl, that belongs to read_pretrained's weights: None for GPT-2's BPE, default if the folder has no
     tokenizer. Raises UserError for a tokenizer that is damaged or of another kind.
     """
     path, vocab, merges = (os.path.join(folder_of(model_type), name) for name in ('tokenizer.json', 'vocab.json', 'merges.txt'))
@@ -70,7 +70,7 @@ def read_codec(model_type, otherwise=None):
             bpe.add_special_tokens([END] * (bpe.token_to_id(END) is not None))
             text = bpe.to_str()
         else:
-            return otherwise
+            return default
         tokenizer = json.loads(text)
         ids, kind = tokenizer['model']['vocab'], tokenizer['model']['type']
         if kind == 'WordLevel' and max(map(len, ids)) == 1: # characters, as tokenizer_of has them
@@ -79,15 +79,15 @@ def read_codec(model_type, otherwise=None):
             raise ValueError(f"a {kind} that is no BPE of bytes, the only kind that is read here")
         ids |= {token['content']: token['id'] for token in tokenizer['added_tokens']}
         if len(ids) == 50257 and [ids.get(token) for token in ('!', '\u0120the', '\u0120gazed', END)] == [0, 262, 50255, 50256]:
-            return None
+            return None # GPT-2's own, by its size and four of its ids
         return codec_of(1 + max(ids.values()), tokenizer='bpe', json=text)
     except Exception as e: # tokenizers raises nothing narrower
         raise UserError(f"{path} is no tokenizer that can be read ({type(e).__name__}: {e})") from e
 
 def check_tokens(model_type, meta, dataset):
-    """Raises UserError if read_pretrained's weights come with another tokenizer than the dataset, whose meta.pkl holds meta."""
+    """Raise UserError if read_pretrained's weights come with another tokenizer than the dataset, whose meta.pkl holds meta."""
     theirs = read_codec(model_type, meta)
-    def spelled(codec):
+    def spelled(codec): # codecs that differ may still spell ids alike
         _, decode, n_vocab, end = get_codec(codec)
         return end, [decode([i]) for i in range(min(n_vocab, 1000))]
     if theirs != meta and spelled(theirs) != spelled(meta):
@@ -95,8 +95,8 @@ def check_tokens(model_type, meta, dataset):
 
 def write_pretrained(model, folder, end=None, tokenizer=None):
     """
-    Write config.json and model.safetensors of a GPT whose <|endoftext|> has the id end, and what tokenizer, a function if given, returns,
-    into folder. Raises UserError if transformers' GPT-2 cannot compute the model, or the folder cannot be written.
+    Write a GPT whose <|endoftext|> has the id end into folder: config.json, model.safetensors and, with a function tokenizer, the
+    tokenizer that it returns. Raises UserError if transformers' GPT-2 cannot compute the model, or the folder cannot be written.
     """
     c = model.config
     if c.rotary or c.ngrams:
@@ -114,7 +114,7 @@ def write_pretrained(model, folder, end=None, tokenizer=None):
     if more := ours.keys() - theirs.state_dict().keys():
         raise UserError(f"transformers' GPT-2 has no {', '.join(sorted(more))}")
     state = {k: ours.get(k, torch.zeros(v.shape)).float().cpu() for k, v in theirs.state_dict().items()} # missing biases are zero
-    theirs.load_state_dict({k: v.t().contiguous() if k.endswith(TURNED) else v for k, v in state.items()}, assign=True)
+    theirs.load_state_dict({k: v.t().contiguous() if k.endswith(TRANSPOSED) else v for k, v in state.items()}, assign=True)
     theirs.tie_weights()
     try:
         for part in (tokenizer(), theirs) if tokenizer else (theirs,):
@@ -135,7 +135,7 @@ def tokenizer_of(codec):
         tokenizer = Tokenizer.from_str(codec['json'])
     else:
         bpe = tiktoken_bpe(kind.removeprefix('tiktoken:'))
-        converter = TikTokenConverter(pattern=bpe._pat_str.replace('}+', '}'), extra_special_tokens=list(bpe._special_tokens)) # +: again, there
+        converter = TikTokenConverter(pattern=bpe._pat_str.replace('}+', '}'), extra_special_tokens=list(bpe._special_tokens)) # there {1,3}+ repeats
         converter.load_tiktoken_bpe = lambda _: bpe._mergeable_ranks | {text.encode(): i for text, i in bpe._special_tokens.items()}
         tokenizer = converter.converted()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
