@@ -169,23 +169,23 @@ class GPT(nn.Module):
         """The network without its head: (B, T) ids to (B, T, C). If cache is given, one (2, B, nh, S, hs) per layer, keys and
         values go into it. With at above 0 only the last id of each row is computed, at position at, and attends to the cache:
         (B, 1, C); the ids before it serve n-grams only. at may be a tensor (B): a position for each row."""
-        c, h, T = self.config, self.transformer, 1 if torch.is_tensor(at) or at else idx.size(1)
+        c, net, T = self.config, self.transformer, 1 if torch.is_tensor(at) or at else idx.size(1)
         if torch.is_tensor(at):
             position, mask = at[:, None], torch.arange(cache[0].size(-2), device=at.device) <= at.view(-1, 1, 1, 1) # (B, 1, 1, S)
         else:
             position, mask = torch.arange(at, at + T, device=idx.device), None
-        x, turn = h.wte(idx[:, -T:]), None
+        x, turn = net.wte(idx[:, -T:]), None
         if c.rotary: # cos and sin, each (T, 1, hs/2), or (B, 1, 1, hs/2) if at is a tensor
             turn = tuple(rotations(c.block_size, c.n_embd // c.n_head, idx.device)[:, position])
         else:
-            x = x + h.wpe(position)
+            x = x + net.wpe(position)
         if c.ngrams: # dropout1d drops whole rows of wng, of which each token has three
-            x = x + F.dropout1d(h.wng(hashed(idx, c.ngrams)[:, -T:]).flatten(0, 1), c.ngram_dropout, self.training).sum(-2).view_as(x)
+            x = x + F.dropout1d(net.wng(hashed(idx, c.ngrams)[:, -T:]).flatten(0, 1), c.ngram_dropout, self.training).sum(-2).view_as(x)
         half = x.device.type != 'meta' and torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16
-        x = h.drop(x.bfloat16() if half else x) # a residual stream in bfloat16, as matmuls give it: half the memory
-        for i, block in enumerate(h.h): # a block of one's own need take no more than x, unless there is a cache or rotation
+        x = net.drop(x.bfloat16() if half else x) # a residual stream in bfloat16, as matmuls give it: half the memory
+        for i, block in enumerate(net.h): # a block of one's own need take no more than x, unless there is a cache or rotation
             x = block(x, **(dict(cache=cache and cache[i], at=at, mask=mask, turn=turn) if cache or turn else {}))
-        return self.transformer.ln_f(x)
+        return net.ln_f(x)
 
     def forward(self, idx, targets=None, rows=None):
         """idx, targets: (B, T) token ids; a target of -1 is ignored. Returns (logits, loss): with targets all logits (B, T, V)
