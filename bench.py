@@ -1,5 +1,4 @@
-"""Times training steps of a GPT-2, without the rest of a training run, or its text generation.
-
+"""Times training steps of a GPT-2, without the rest of a training run, or its text generation:
 GPT-2 124M:                  python bench.py
 where the time goes:         python bench.py --profile=True     (opens in TensorBoard or at ui.perfetto.dev)
 generation:                  python bench.py --mode=generate"""
@@ -91,6 +90,7 @@ def time_generation(rows):
           f"{100 * moved / each / speed:.0f}% of {speed / 1e9:.0f} GB/s; recomputing {1 / again:,.1f} tokens/s, ratio {rows / each * again:.1f}")
 
 if mode == 'generate':
+    profile and refuse("profile traces training steps; leave it out, or --mode=generate")
     model.to(getattr(torch, dtype)).eval()
     for rows in (1, batch_size):
         time_generation(rows)

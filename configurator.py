@@ -64,8 +64,9 @@ def _configure(space, argv=None):
             refuse(f"{where}: {key} takes {wanted}, as in {key}={defaults[key]!r}; got {value!r}")
         least = 1 if key in from_one_up else min(0, defaults[key]) if kind in (int, float) else result
         below = 1 if key in ('dropout', 'ngram_dropout', 'beta1', 'beta2') else 2 ** 64 if key == 'seed' else 2 ** 31 if kind is int else None
-        if result < least or below is not None and result >= below:
-            refuse(f"{where}: {key} must be at least {least}{f' and below {below}' if below else ''}, got {result}")
+        limit = f' and below {below}' if below else ' and at most 1' if key in ('cooldown', 'top_p') else ''
+        if result < least or below and result >= below or 'most' in limit and result > 1:
+            refuse(f"{where}: {key} must be at least {least}{limit}, got {result}")
         if result not in choices.get(key, [result]):
             refuse(f"{where}: {key} {result!r} is not one of {', '.join(choices[key])}")
         settings[key] = given[key] = result
@@ -135,7 +136,6 @@ def _settle(s, given):
     for out in (sys.stdout, sys.stderr): # dict, which does nothing, stands in where one was replaced
         getattr(out, 'reconfigure', dict)(encoding='utf-8', errors='backslashreplace', line_buffering=True) # not Windows' codepage
     rank, local_rank, world_size = (int(os.environ.get(k, d)) for k, d in (('RANK', 0), ('LOCAL_RANK', 0), ('WORLD_SIZE', 1)))
-
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     numbered = [f'{accelerator.type}:{i}' for i in range(torch.accelerator.device_count())] if accelerator else []
     offers = [accelerator.type, *numbered, 'cpu'] if accelerator else ['cpu'] # best first

@@ -1,5 +1,4 @@
-"""Draws text from a trained model.
-
+"""Draws text from a trained model:
 a checkpoint of train.py:  python sample.py --out_dir=out-python-char
 OpenAI's weights:          python sample.py --init_from=gpt2-xl --start="What is the answer to life?" --num_samples=5
 prompts from a file:       python sample.py --start=FILE:prompt.txt        (LINES:prompts.txt: one per line)"""

@@ -1,5 +1,4 @@
-"""Trains, finetunes or evaluates a GPT.
-
+"""Trains, finetunes or evaluates a GPT:
 one process, on whatever the machine has:   python train.py config/train_python_char.py
 resumed, with a setting changed:            python train.py config/train_python_char.py --eval_interval=50 --init_from=resume
 eight GPUs of one machine:                  torchrun --standalone --nproc_per_node=8 train.py config/train_gpt2.py"""
@@ -96,7 +95,7 @@ def notice(text):
 # ---- data and checkpoint: a batch is a function of seed, split, iteration and micro-batch, whatever else happens -------------
 if not (data_dir := find_data(dataset)):
     refuse(f"there is no dataset {dataset!r}, neither here nor beside train.py; choose "
-           f"{', '.join(sorted(p.parent.name for p in Path(_here, 'data').glob('*/prepare.py')))}, or a folder of your own")
+           f"{', '.join(sorted(p.parent.name for p in Path(_here, 'data').glob('*/prepare.py')))}, or a folder such as ./mine")
 meta = load_meta(os.path.join(data_dir, 'meta.pkl'))
 ckpt_path, last_path, best_path = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('', '_last', '_best'))
 saved_path, checkpoint, problem = newest_checkpoint(out_dir) if init_from in ('resume', 'auto') else (None, None, None)
@@ -150,7 +149,7 @@ model.crop_block_size(block_size)
 for k in [k for k in shape if k in given and getattr(model.config, k) != config[k]]:
     notice(f"the weights decide: {k} is {getattr(model.config, k)}, not {config[k]}")
 wandb_id = (checkpoint or {}).get('wandb_id') # nanoGPT's files lack it and progress; they are saved right after an evaluation
-progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_steps=0) | (checkpoint or {}).get('progress', {})
+progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_steps=0, left_out=0) | (checkpoint or {}).get('progress', {})
 if checkpoint and not eval_only and (iter_num > max_iters or iter_num == max_iters == progress['evaluated_at']):
     notice(f"nothing to do: {saved_path} has made {iter_num} of max_iters {max_iters} iterations; raise --max_iters to train on")
     sys.exit(0)
@@ -158,6 +157,8 @@ rows = logit_rows or (2 ** 23 // vocab_size if device_type == 'cpu' else 0) # 32
 rows = rows if rows < batch_size * block_size else 0 # 0: all at once
 if total_batch_tokens:
     gradient_accumulation_steps = max(1, round(total_batch_tokens / (batch_size * block_size * world_size))) * world_size
+for k in given & {optimizer == 'adamw' and 'muon_lr', lr_schedule == 'cosine' and 'cooldown', not model.config.ngrams and 'ngram_dropout'}:
+    notice(f"{k} has no effect in this run")
 config.update({k: getattr(model.config, k) for k in shape}, gradient_accumulation_steps=gradient_accumulation_steps) # what runs
 micro_steps = gradient_accumulation_steps // world_size # micro-batches of this process in one iteration
 tokens_per_iter = gradient_accumulation_steps * batch_size * block_size
@@ -282,7 +283,7 @@ def save(improved):
     weights = {k: v for k, v in model.state_dict().items() if k != 'lm_head.weight' or model.lm_head.weight is not model.transformer.wte.weight}
     state = {'model': weights, 'optimizer': optimizers[0].state_dict(), 'model_args': model_args, # a tied head is added on writing
              'activation': model.config.activation, 'iter_num': iter_num, 'best_val_loss': best_val_loss, 'config': config,
-             'codec': meta, 'wandb_id': wandb_id, 'progress': dict(progress, bad_steps=int(bad))}
+             'codec': meta, 'wandb_id': wandb_id, 'progress': dict(progress, bad_steps=int(bad), left_out=int(left_out))}
     state |= ({'scaler': scaler.state_dict()} if scaler.is_enabled() else {}) | ({'muon': muon[0].state_dict()} if muon else {})
     copy = tree_map_only(torch.Tensor, lambda x: whole(x.detach()).to('cpu' if master_process else 'meta', copy=True), state)
     if master_process: # the others, of an fsdp run, only took part in gathering
@@ -325,8 +326,8 @@ record('start', iter=iter_num, time=time.time(), config=config, torch=torch.__ve
        world_size=world_size, device=torch.cuda.get_device_name(device) if device_type == 'cuda' else device_type, commit=git)
 notice(f"tokens per iteration will be: {tokens_per_iter:,}\nnumber of parameters: {model.get_num_params() / 1e6:.2f}M")
 # ---- the loop --------------------------------------------------------------------------------------------------------------
-feed, peak, left_out = batches(), peak_flops(device, dtype), torch.zeros((), device=device) # bad updates since the last log line
-bad = torch.tensor(float(progress['bad_steps']), device=device) # bad updates in a row
+feed, peak = batches(), peak_flops(device, dtype)
+bad, left_out = (torch.tensor(float(progress[k]), device=device) for k in ('bad_steps', 'left_out')) # in a row, and since the last log line
 t0, saved_at, logged_at, resumed_at = time.perf_counter(), time.monotonic(), iter_num, iter_num # seconds; iterations
 bar = tqdm(total=max_iters, initial=iter_num, unit='iter', leave=False, disable=None if master_process else True)
 while True:
@@ -344,7 +345,7 @@ while True:
             notice(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}" + ('\n' + losses['sample'] if 'sample' in losses else ''))
             if eval_only:
                 break
-            record('eval', iter=iter_num, **losses, lr=get_lr(iter_num))
+            record('eval', iter=iter_num, **losses, lr=get_lr(iter_num), left_out=int(left_out))
             improved, progress['evaluated_at'] = losses['val'] < best_val_loss, iter_num
             best_val_loss = min(best_val_loss, losses['val'])
             saving = saving or iter_num > 0 and (improved or always_save_checkpoint)

@@ -2,6 +2,7 @@
 #   python data/shakespeare/prepare.py
 #   python train.py config/finetune_shakespeare.py
 # XL with AdamW in float32 needs about 25 GB for weights, gradients and moments alone.
+# Time and loss were not measured here, as OpenAI's weights have to be downloaded.
 import time
 
 out_dir = 'out-shakespeare'

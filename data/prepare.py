@@ -403,6 +403,11 @@ def write_bins(folder, pieces_from, meta, total, source=''):
     if meta:
         print(f"vocabulary of {vocab_size:,}" + (f": {''.join(meta['stoi'])[:200]!a}" if 'stoi' in meta else ''))
 
+def takes_no_arguments():
+    """End the script if it was given any."""
+    if len(sys.argv) > 1:
+        stop(f"takes no arguments, got {' '.join(sys.argv[1:])}; for text of your own: python data/prepare.py --help")
+
 def write_parts(folder, train, val, by_characters=True):
     """write_bins for two texts, train's and val's, by characters or in GPT-2 BPE without <|endoftext|>."""
     meta = char_codec(sorted(set(train + val))) if by_characters else None

@@ -69,7 +69,7 @@ def box(trained, tmp_path):
         *(('train.py', k, 0) for k in ('log_interval', 'eval_iters', 'gradient_accumulation_steps', 'max_bad_steps', 'keep_checkpoints')),
         ('train.py', 'batch_size', 2 ** 31 - 1), ('train.py', 'n_head', 5), ('train.py', 'n_head', 64),
         ('train.py', 'learning_rate', 'nan'), ('train.py', 'learning_rate', '-1e-3'), ('train.py', 'grad_clip', 'inf'),
-        ('train.py', 'learning_rate', '1e400'), ('train.py', 'dropout', '1.5'), ('train.py', 'beta1', 1), ('train.py', 'beta2', 1), ('train.py', 'ngram_dropout', 1), ('train.py', 'bias', 'maybe'),
+        ('train.py', 'learning_rate', '1e400'), ('train.py', 'dropout', '1.5'), ('train.py', 'beta1', 1), ('train.py', 'beta2', 1), ('train.py', 'ngram_dropout', 1), ('train.py', 'cooldown', 1.01), ('sample.py', 'top_p', 1.01), ('train.py', 'bias', 'maybe'),
         ('train.py', 'max_iters', '6.5'), ('train.py', 'max_iters', '0.99999999999999999999'), ('train.py', 'seed', '9007199254740993.5'),
         ('train.py', 'seed', '1e999999999'), ('train.py', 'seed', '1e-999999999'), ('train.py', 'seed', 2 ** 64), ('train.py', 'compile', 'yes'),
         ('train.py', 'block_size', 4000), ('train.py', 'block_size', 800), ('train.py', 'batch_sise', 4), ('train.py', 'init_from', 'nonsense'),

@@ -121,6 +121,11 @@ def test_python_char_of_another_library(data, tmp_path, monkeypatch):
     run(script).refused('only 99 readable modules')
 
 
+@pytest.mark.parametrize('name', ['python_char', 'shakespeare', 'shakespeare_char'])
+def test_arguments_of_scripts_that_take_none(data, name):
+    run(data / name / 'prepare.py', '--help').refused('takes no arguments, got --help', 'data/prepare.py')
+
+
 def test_openwebtext_from_a_folder(data, bpe, tmp_path):
     pytest.importorskip('datasets')
     n, folder = 4000, data / 'openwebtext'

@@ -162,6 +162,10 @@ def test_bench_on_a_dataset(dataset):
     assert 'made-up' in run('bench.py', dataset=dataset, real_data=False, **BENCH).out
 
 
+def test_bench_does_not_profile_generation():
+    run('bench.py', mode='generate', profile=True, **BENCH).refused('profile', '--mode=generate')
+
+
 def test_bench_ends_in_time_and_computes_in_dtype(tmp_path, monkeypatch):
     import model
     seen, forward = [], model.GPT.forward

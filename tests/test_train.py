@@ -248,6 +248,15 @@ def test_an_update_that_is_not_finite_is_left_out(dataset, tmp_path, monkeypatch
     assert {int(s['step']) for s in ckpt['optimizer']['state'].values()} == {3}
 
 
+def test_an_update_left_out_is_counted_between_log_lines_and_over_a_stop(dataset, tmp_path, monkeypatch):
+    clip, calls = torch.nn.utils.clip_grad_norm_, []
+    monkeypatch.setattr(torch.nn.utils, 'clip_grad_norm_', lambda *args: calls.append(1) or clip(*args) * (float('nan') if len(calls) == 3 else 1))
+    train(dataset, tmp_path, max_iters=4, log_interval=5, eval_interval=100)
+    assert [e['left_out'] for kind in ('eval', 'log') for e in events(tmp_path, kind)] == [0, 1, 0]
+    train(dataset, tmp_path, max_iters=12, log_interval=5, eval_interval=100, init_from='resume')
+    assert [e['left_out'] for e in events(tmp_path, 'log')] == [0, 1, 0] and [e['left_out'] for e in events(tmp_path, 'eval')] == [0, 1, 0]
+
+
 def test_a_save_that_fails_leaves_the_old_file(dataset, tmp_path, monkeypatch):
     train(dataset, tmp_path, max_iters=3)
     before = (tmp_path / 'ckpt.pt').read_bytes()
@@ -323,6 +332,12 @@ def test_accumulation_that_cannot_be_shared(dataset, tmp_path, monkeypatch):
     for k, v in dict(RANK=0, LOCAL_RANK=0, WORLD_SIZE=3).items():
         monkeypatch.setenv(k, str(v))
     run('train.py', **{**TINY, 'gradient_accumulation_steps': 4, 'dataset': dataset, 'out_dir': tmp_path}).refused('4', '3 processes', 'such as 6')
+
+
+def test_settings_without_effect_are_named(dataset, tmp_path):
+    said = lambda **more: re.findall(r'^(\w+) has no effect', train(dataset, tmp_path / str(len(more)), max_iters=1, muon_lr=0.1, cooldown=1, ngram_dropout=0.5, **more).out, re.M)
+    assert sorted(said()) == ['cooldown', 'muon_lr', 'ngram_dropout']
+    assert not said(optimizer='muon', lr_schedule='wsd', ngrams=16)
 
 
 def test_wandb_without_a_login_costs_a_line(dataset, tmp_path, monkeypatch):

@@ -10,7 +10,9 @@ import sysconfig
 
 folder = os.path.dirname(os.path.abspath(__file__))
 sys.path[0] = os.path.dirname(folder)
-from prepare import stop, write_parts
+from prepare import stop, takes_no_arguments, write_parts
+
+takes_no_arguments()
 
 skipped = {'site-packages', 'dist-packages', '__pycache__', 'test', 'tests', 'idlelib', 'lib2to3', 'turtledemo', # programs and tests
            'encodings', 'pydoc_data', 'sitecustomize.py', 'usercustomize.py'} # tables, and files that differ between machines

@@ -4,6 +4,7 @@ import sys
 
 folder = os.path.dirname(os.path.abspath(__file__))
 sys.path[0] = os.path.dirname(folder)
-from prepare import SHAKESPEARE, fetched_text, parted, write_parts
+from prepare import SHAKESPEARE, fetched_text, parted, takes_no_arguments, write_parts
 
+takes_no_arguments()
 write_parts(folder, *parted(fetched_text(os.path.join(folder, 'input.txt'), *SHAKESPEARE)))
