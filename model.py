@@ -142,7 +142,7 @@ class ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         gradients, ctx.gradients = ctx.gradients, None # drop our references, so that autograd may accumulate in place
-        return *(g.mul_(gradient / ctx.n) for g in gradients), None, None, None
+        return *(g.mul_(gradient / ctx.n.clamp(min=1)) for g in gradients), None, None, None
 
 class GPT(nn.Module):
     def __init__(self, config):
@@ -366,15 +366,15 @@ def pick(logits, draws, temperature, top_k=None, top_p=None):
 
 # Dense TFLOP/s in bfloat16 or float16 with float32 accumulation, by a part of the device's name, from NVIDIA's data sheets; the
 # first match counts. float32 reaches half of that with TF32, an eighth on devices without it.
-PEAKS = {'B200': 2250, 'GB200': 2250, 'H200': 989, 'GH200': 989, 'H100 PCIe': 756, 'H100 NVL': 835, 'H100': 989, 'A100': 312,
+PEAKS = {'B200': 2250, 'GB200': 2500, 'H200 NVL': 835, 'H200': 989, 'GH200': 989, 'H100 PCIe': 756, 'H100 NVL': 835, 'H100': 989, 'A100': 312,
          'A800': 312, 'L40S': 362, 'L40': 181, 'L4': 121, 'A10G': 70, 'A10': 125, 'RTX A6000': 155, 'RTX 6000 Ada': 364,
-         'RTX 5090': 209, 'RTX 4090': 165, 'RTX 4080': 97, 'RTX 3090': 71, 'RTX 3080': 59, 'V100': 125, 'T4': 65}
+         'RTX 5090': 209, 'RTX 4090': 165, 'RTX 4080': 97, 'RTX 3090': 71, 'RTX 3080': 59, 'V100-PCIE': 112, 'V100': 125, 'T4': 65}
 
 def peak_flops(device, dtype):
     """The peak of a CUDA device in FLOP/s for 'bfloat16', 'float16' or 'float32'; None if it is not known."""
     name = torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda' else ''
-    part = next((part for part in PEAKS if re.search(rf'\b{part}\b', name) and not re.search('Laptop|MIG', name)), None)
-    return part and 1e12 * PEAKS[part] / (1 if dtype != 'float32' else 8 if part in ('V100', 'T4') else 2)
+    part = next((part for part in PEAKS if re.search(rf'\b{part}\b', name) and not re.search(r'Laptop|MIG|SUPER|\bTi\b|\bD\b', name)), None)
+    return part and 1e12 * PEAKS[part] / (1 if dtype != 'float32' else 8 if part[:4] in ('V100', 'T4') else 2)
 # ---- checkpoints ---------------------------------------------------------------------------------------------------------
 def load_checkpoint(path):
     """The dict in a ckpt.pt, its tensors on the CPU, its parameter names without compile's prefix. Nothing in the file is

@@ -239,7 +239,7 @@ def get_lr(it):
         return learning_rate
     if it < warmup_iters:
         return learning_rate * (it + 1) / (warmup_iters + 1)
-    done = min(1.0, (it - warmup_iters) / max(1, lr_decay_iters - warmup_iters))
+    done = 1.0 if it > lr_decay_iters else (it - warmup_iters) / max(1, lr_decay_iters - warmup_iters)
     left = (1 + math.cos(math.pi * done)) / 2 if lr_schedule == 'cosine' else min(1.0, (1 - done) / max(cooldown, 1e-9))
     return min_lr + (learning_rate - min_lr) * left
 
@@ -250,7 +250,7 @@ def estimate_loss():
     model.eval()
     for split in ('train', 'val'):
         last = len(data[split]) - block_size - 1
-        n = min(eval_iters, math.ceil((last + 1) / (block_size * batch_size)))
+        n = min(eval_iters, math.ceil((last + block_size) / (block_size * batch_size)))
         windows = np.linspace(0, last, n * batch_size).astype(np.int64).reshape(n, batch_size)
         total = torch.zeros((), device=device)
         share = range(rank, n + -n % world_size, world_size) # equally many for each process, as fsdp needs; from n on they count 0

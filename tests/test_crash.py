@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import ROOT, TINY, as_args, events, run, run_process, train
 
-from model import load_checkpoint, newest_checkpoint, save_checkpoint
+from model import by_age, load_checkpoint, newest_checkpoint, save_checkpoint
 
 
 def assert_same(a, b):
@@ -105,6 +105,27 @@ def test_a_signal_ends_the_run_after_a_save(dataset, tmp_path, number):
         train(dataset, tmp_path / 'parts', **args, init_from='auto')
         train(dataset, tmp_path / 'whole', **args)
         assert_same(what_counts(tmp_path / 'whole'), what_counts(tmp_path / 'parts'))
+
+
+@pytest.mark.skipif(not hasattr(signal, 'SIGUSR1'), reason='a signal of Unix')
+@pytest.mark.parametrize('names, status, there', [(['SIGUSR1'], 128 + 10, True), (['SIGUSR1', 'SIGTERM'], 128 + 15, True), (['SIGINT'] * 2, 128 + 2, False)], ids=str)
+def test_only_a_second_interrupt_keeps_a_run_from_saving(dataset, tmp_path, monkeypatch, names, status, there):
+    """Slurm sends one signal before the time limit and another at it."""
+    numbers, clip, updates = [getattr(signal, name) for name in names], torch.nn.utils.clip_grad_norm_, []
+    def stopped(*args):
+        updates.append(1)
+        for number in numbers * (len(updates) == 2):
+            signal.raise_signal(number)
+        return clip(*args)
+    monkeypatch.setattr(torch.nn.utils, 'clip_grad_norm_', stopped)
+    monkeypatch.setattr(os, '_exit', sys.exit)
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN) # which ends pytest, should train.py not take it
+    try:
+        result = run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'eval_interval': 2})
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert result.code == status and 'step 2' not in result.out and os.path.exists(tmp_path / 'ckpt.pt') == there
+    assert not there or load_checkpoint(tmp_path / 'ckpt.pt')['iter_num'] == 2
 
 
 def test_a_run_that_nobody_reads_any_more_still_saves(dataset, tmp_path):
@@ -203,6 +224,35 @@ def test_the_last_checkpoints_are_kept_not_those_of_a_longer_run_before(dataset,
     for max_iters in 6, 3:
         train(dataset, tmp_path, max_iters=max_iters, keep_checkpoints=2, save_interval=1, eval_interval=100)
     assert sorted(p.name for p in tmp_path.glob('ckpt_*')) == ['ckpt_0000002.pt', 'ckpt_0000003.pt']
+
+
+def test_checkpoints_kept_before_stay_when_no_more_are_kept(dataset, tmp_path):
+    train(dataset, tmp_path, max_iters=3, keep_checkpoints=3, save_interval=1)
+    train(dataset, tmp_path, max_iters=4, init_from='auto')
+    assert sorted(p.name for p in tmp_path.glob('ckpt_*')) == ['ckpt_0000001.pt', 'ckpt_0000002.pt', 'ckpt_0000003.pt']
+
+
+def test_files_of_one_second_are_told_apart_by_their_numbers(tmp_path):
+    folder = tmp_path / 'run[1]' # which is no pattern
+    folder.mkdir()
+    for i, second in (3, 5), (1, 5), (4, 2), (2, 5):
+        (folder / f'ckpt_{i}.pt').touch()
+        os.utime(folder / f'ckpt_{i}.pt', (second, second))
+    assert [os.path.basename(p) for p in by_age(str(folder), 'ckpt_*.pt')] == ['ckpt_4.pt', 'ckpt_1.pt', 'ckpt_2.pt', 'ckpt_3.pt']
+
+
+def test_the_last_state_goes_when_a_newer_one_is_saved_in_several_files(trained, tmp_path):
+    """Else the run would go on from it, as ckpt_last.pt is there only while it is newest."""
+    (tmp_path / 'ckpt_last.pt').touch()
+    save_checkpoint(load_checkpoint(trained / 'ckpt.pt'), [str(tmp_path / name) for name in ('ckpt_best.pt', 'ckpt.pt', 'ckpt_0000006.pt')], 2)
+    assert sorted(os.listdir(tmp_path)) == ['ckpt.pt', 'ckpt_0000006.pt', 'ckpt_best.pt']
+
+
+def test_a_kept_state_comes_before_the_best(trained, tmp_path):
+    (tmp_path / 'ckpt.pt').write_bytes(b'cut')
+    for name in ('ckpt_0000006.pt', 'ckpt_best.pt'):
+        shutil.copy(trained / 'ckpt.pt', tmp_path / name)
+    assert newest_checkpoint(str(tmp_path))[0].endswith('ckpt_0000006.pt')
 
 
 def test_new_checkpoints_stay_when_the_clock_goes_back(dataset, tmp_path):

@@ -93,6 +93,7 @@ def test_generate_returns_the_prompt_and_what_follows():
     idx = torch.randint(V, (3, 4))
     torch.manual_seed(5)
     first = model.generate(idx, 20, temperature=0.8, top_k=10)
+    assert len(model.generate(idx[:1].expand(5, -1), 20)[:, 4:].unique(dim=0)) == 5 # each row has draws of its own
     torch.manual_seed(5)
     assert torch.equal(first, model.generate(idx, 20, 0.8, 10)) and first.shape == (3, 24) and torch.equal(first[:, :4], idx)
     assert not torch.equal(first, model.generate(idx, 20, 0.8, 10))
@@ -128,7 +129,8 @@ def test_the_padding_of_the_vocabulary_is_never_drawn():
 
 def test_pick_draws_from_the_law_it_says():
     logits = torch.tensor([[1.0, 3.0, 0.0, 2.0]])
-    assert pick(logits, torch.tensor([0.99]), 0).tolist() == [1]
+    assert [pick(logits, torch.tensor([0.99]), temperature).tolist() for temperature in (0, 1e-40)] == [[1], [1]]
+    assert pick(torch.zeros(1, 2), torch.tensor([0.99]), 1.0, top_p=0.5).tolist() == [0] # which the first one reaches
     draws = (torch.arange(20000) + 0.5) / 20000
     for temperature, top_k, top_p in [(1.0, None, None), (0.5, 0, 0.0), (2.0, 3, None), (1.0, 1, None), (1.0, 99, 1.0), (1.0, None, 0.6),
                                       (1.0, None, 0.7), (2.0, None, 0.9), (1.0, 2, 0.9), (1.0, 3, 0.7), (1.0, None, 1e-9)]:
@@ -154,11 +156,13 @@ def test_pick_never_draws_what_has_no_probability(edge):
         assert 100 <= int(pick(logits, torch.tensor([edge]), 1.0, **more)) < 40000
 
 
-def test_half_precision_generates_the_same_at_first():
-    model = small()
-    expected = streamed(model, [[1, 2, 3]], 3, temperature=0)
+@pytest.mark.parametrize('more', [{}, dict(rotary=True, ngrams=100)], ids=str)
+def test_half_precision_generates_the_same_at_first(monkeypatch, more):
+    expected, kinds = streamed(small(**more), [[1, 2, 3]], 3, temperature=0), set()
+    monkeypatch.setattr(library, 'pick', lambda logits, *choice: kinds.add(logits.dtype) or pick(logits, *choice))
     for dtype in (torch.bfloat16, torch.float16):
-        assert streamed(small().to(dtype), [[1, 2, 3]], 3, temperature=0) == expected
+        assert streamed(small(**more).to(dtype), [[1, 2, 3]], 3, temperature=0) == expected
+    assert kinds == {torch.float32} # in which probabilities add up to one
 
 
 @pytest.mark.slow
@@ -196,7 +200,7 @@ def test_samples_do_not_depend_on_how_many_fit_into_memory(trained, monkeypatch)
 
     class Huge(int):
         def __rmul__(self, bytes_each):
-            return 1.5e9
+            return next(each)
 
     def huge(*args):
         model = from_checkpoint(*args)
@@ -207,8 +211,11 @@ def test_samples_do_not_depend_on_how_many_fit_into_memory(trained, monkeypatch)
     stream = library.GPT.stream
     monkeypatch.setattr(library.GPT, 'stream', lambda self, prompts, *a: batches.append(len(prompts)) or stream(self, prompts, *a))
     monkeypatch.setattr(library.GPT, 'from_checkpoint', huge)
-    assert texts(run('sample.py', out_dir=trained, num_samples=5, **ARGS)) == whole
-    assert batches == [2, 2, 1]
+    each = iter((1.5e9, 9e9))
+    for sizes in [2, 2, 1], [1] * 5: # at least one
+        batches.clear()
+        result = run('sample.py', out_dir=trained, num_samples=5, **ARGS)
+        assert texts(result) == whole and batches == sizes and result.err.startswith('200 tokens in ')
 
 
 def test_one_sample_is_shown_as_it_comes_and_is_the_first_of_many(trained):

@@ -164,6 +164,19 @@ def test_muon_takes_each_matrix_and_the_thirds_of_attention_apart():
     assert len(muon.state_dict()['state']) == 2 * 6
 
 
+def test_muon_shrinks_weights_as_adamw_does():
+    """Without a gradient a step takes lr · weight_decay of each matrix away."""
+    model = small()
+    muon = Muon(model, 0.1, 0.5)
+    before = {p: p.detach().clone() for p in muon.parts}
+    for p in muon.parts:
+        p.grad = torch.zeros_like(p)
+    muon.take_gradients()
+    muon.step()
+    for p in muon.parts:
+        torch.testing.assert_close(p.detach(), 0.95 * before[p])
+
+
 @pytest.mark.parametrize('half, within', [(False, 1e-5), (True, 2e-2)])
 def test_muon_rounds_to_bfloat16_only_if_told(half, within):
     """Its step against the iteration in float64: five times x becomes a·x + (b·s + c·s²)·x with s = x·xᵀ, x being no taller than wide."""
@@ -209,13 +222,16 @@ def test_dropout_is_where_gpt2_has_it_in_training_alone(monkeypatch):
     for block in model.transformer.h:
         for part in (block.attn, block.mlp):
             part.register_forward_hook(lambda part, args, out: zeros.append((out == 0).float().mean().item()))
+    model.transformer.drop.register_forward_hook(lambda part, args, out: zeros.append((out == 0).float().mean().item()))
     model.train()(idx), model.eval()(idx)
-    assert rates == [0.5, 0.5, 0, 0] and zeros == pytest.approx([0.5] * 4 + [0] * 4, abs=0.1)
+    assert rates == [0.5, 0.5, 0, 0] and zeros == pytest.approx([0.5] * 5 + [0] * 5, abs=0.1)
 
 
-@pytest.mark.parametrize('name, peak, slower', [('NVIDIA H100 80GB HBM3', 989, 2), ('NVIDIA H100 PCIe', 756, 2), ('NVIDIA GB200', 2250, 2), ('NVIDIA L40S', 362, 2),
+@pytest.mark.parametrize('name, peak, slower', [('NVIDIA H100 80GB HBM3', 989, 2), ('NVIDIA H100 PCIe', 756, 2), ('NVIDIA B200', 2250, 2), ('NVIDIA L40S', 362, 2),
                                                 ('Tesla T4', 65, 8), ('NVIDIA GeForce RTX 4090', 165, 2), ('NVIDIA GeForce RTX 4090 Laptop GPU', None, 1),
-                                                ('NVIDIA H200 MIG 1g.18gb', None, 1)])
+                                                ('NVIDIA H200 MIG 1g.18gb', None, 1), ('NVIDIA H200 NVL', 835, 2), ('NVIDIA GB200', 2500, 2),
+                                                ('Tesla V100-PCIE-16GB', 112, 8), ('Tesla V100-SXM2-16GB', 125, 8), ('NVIDIA GeForce RTX 3090 Ti', None, 1),
+                                                ('NVIDIA GeForce RTX 4080 SUPER', None, 1), ('NVIDIA GeForce RTX 4090 D', None, 1)])
 def test_peaks_are_found_by_a_devices_name(monkeypatch, name, peak, slower):
     monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: name)
     assert [peak_flops('cuda', dtype) for dtype in ('bfloat16', 'float32')] == [peak and 1e12 * peak, peak and 1e12 * peak / slower] and peak_flops('cpu', 'float32') is None
@@ -317,7 +333,7 @@ def test_crop_block_size(rotary):
 
 @pytest.mark.parametrize('change, words', [
     (dict(n_head=3), 'n_embd 16 .* n_head 3'), (dict(n_layer=0), 'n_layer'), (dict(vocab_size=-1), 'vocab_size'),
-    (dict(block_size=1.5), 'block_size'), (dict(activation='swish'), 'swish'),
+    (dict(block_size=1.5), 'block_size'), (dict(block_size=10 ** 12), 'parameters'), (dict(activation='swish'), 'swish'),
     (dict(n_embd=18, n_head=6, rotary=True), 'n_embd 18 .* n_head 6 .* 1, 3, 9$'), (dict(ngrams=-1), 'ngrams'), (dict(ngrams=10 ** 12), 'ngrams|parameters')])
 def test_impossible_shapes_are_named(change, words):
     with pytest.raises(ValueError, match=words):
@@ -346,7 +362,7 @@ def test_tables_of_integers_beside_the_weights(tmp_path):
     model = small()
     model.transformer.h[0].attn.register_buffer('seen', torch.tensor([True, False]))
     loaded = load_checkpoint(saved(model, tmp_path / 'ckpt.pt'))
-    assert loaded['model']['transformer.h.0.attn.seen'].tolist() == [True, False]
+    assert loaded['model']['transformer.h.0.attn.seen'].tolist() == [True, False] and loaded['model']['transformer.h.0.attn.seen'].dtype == torch.bool
     loaded['model'].pop('transformer.h.0.attn.seen')
     loaded['model']['transformer.wpe.weight'] = loaded['model']['transformer.wpe.weight'].int()
     with pytest.raises(UserError, match='do not fit'):
@@ -417,6 +433,10 @@ def test_a_loss_in_chunks_is_the_plain_one():
                 assert (a - b).norm() <= close * a.norm()
     with torch.no_grad():
         assert model(idx, targets, 7)[1].item() == pytest.approx(model(idx, targets)[1].item(), rel=1e-6)
+    targets[:] = -1 # a micro-batch without any changes nothing, though its mean is none
+    for rows in (None, 7):
+        loss, gradients = loss_and_gradients(rows)
+        assert math.isnan(loss) and not any(g.any() for g in gradients)
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16, None], ids=str)

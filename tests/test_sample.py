@@ -104,6 +104,12 @@ def test_each_setting_reaches_the_model(trained, monkeypatch):
     assert seen[0][:6] == (8, 0.7, 9, 0.6, 5, 30)
 
 
+def test_nothing_is_dropped_from_samples(dataset, tmp_path):
+    train(dataset, tmp_path, ngrams=9, dropout=0.9, ngram_dropout=0.9, max_iters=1)
+    a, b = text_of(run('sample.py', out_dir=tmp_path, temperature=0, start='a', **{**ONE, 'num_samples': 2, 'max_new_tokens': 40}))
+    assert a == b and not run('sample.py', out_dir=tmp_path, **ONE).space['model'].training
+
+
 def test_a_stop_in_the_prompt_ends_nothing():
     text = Text([2, 0], lambda ids: ''.join('ab\n'[i] for i in ids), 9, stop='\n')
     text.add([0, 1])

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import types
 
 import numpy as np
@@ -105,6 +106,61 @@ def test_a_finished_run_is_left_as_it_is(trained, dataset, tmp_path):
     assert (tmp_path / 'out' / 'ckpt.pt').read_bytes() == before
 
 
+def test_a_run_longer_than_asked_for_is_left_as_it_is(trained, dataset):
+    before = (trained / 'ckpt.pt').read_bytes()
+    out = train(dataset, trained, init_from='resume', max_iters=4).out
+    assert 'nothing to do' in out and 'has made 6 of max_iters 4' in out and (trained / 'ckpt.pt').read_bytes() == before
+
+
+def test_dropout_is_what_the_run_was_told_even_when_it_goes_on(dataset, tmp_path):
+    for n, dropout in (1, 0.25), (2, 0.5):
+        model = train(dataset, tmp_path, init_from='auto', max_iters=n, dropout=dropout, ngrams=9, ngram_dropout=dropout / 2).space['model']
+        assert model.config.dropout == model.transformer.drop.p == dropout and model.config.ngram_dropout == dropout / 2
+        assert model.training # after its evaluation
+
+
+def test_times_are_of_iterations_alone(dataset, tmp_path, monkeypatch):
+    """A micro-batch takes a second here, a batch of an evaluation a hundred."""
+    import model
+    forward, now = model.GPT.forward, [0.0]
+    def slow(self, *args):
+        now[0] += 1 if self.training else 100
+        return forward(self, *args)
+    monkeypatch.setattr(model.GPT, 'forward', slow)
+    monkeypatch.setattr(time, 'perf_counter', lambda: now[0])
+    monkeypatch.setattr(model, 'peak_flops', lambda *device: 1e9)
+    result = train(dataset, tmp_path, gradient_accumulation_steps=2, log_interval=2, max_iters=5)
+    assert [(e['iter'], e['ms'], e['tokens_per_s']) for e in events(tmp_path, 'log')] == [(i, 2000, 64) for i in (0, 2, 4)]
+    assert {e['mfu'] for e in events(tmp_path, 'log')} == {result.space['model'].estimate_mfu(8, 2.0, 1e9)}
+    assert re.findall(r'time 2000.00ms, mfu [\d.]+%, 64 tok/s, .*, (\S+) left', result.out) == ['00:08', '00:04', '00:00']
+
+
+@pytest.mark.parametrize('asked, steps', [(1, 1), (95, 1), (100, 2), (640, 10)])
+def test_tokens_an_iteration_are_whole_micro_batches(dataset, tmp_path, asked, steps):
+    out = train(dataset, tmp_path, total_batch_tokens=asked, gradient_accumulation_steps=3, max_iters=1).out
+    assert f'tokens per iteration will be: {64 * steps}\n' in out and events(tmp_path, 'start')[0]['config']['gradient_accumulation_steps'] == steps
+
+
+def test_adamw_gets_its_settings(dataset, tmp_path):
+    adamw, = train(dataset, tmp_path, beta1=0.8, beta2=0.7, weight_decay=0.3, max_iters=0).space['optimizers']
+    assert [(g['betas'], g['weight_decay']) for g in adamw.param_groups] == [((0.8, 0.7), 0.3), ((0.8, 0.7), 0.0)]
+    muon = train(dataset, tmp_path, weight_decay=0.3, optimizer='muon', max_iters=0).space['muon'][0]
+    assert [g['weight_decay'] for g in muon.param_groups] == [0.3]
+
+
+def test_bad_updates_end_the_run_between_log_lines_too(dataset, tmp_path, monkeypatch):
+    import model
+    forward, calls = model.GPT.forward, []
+    def bad(self, *args):
+        logits, loss = forward(self, *args)
+        calls.append(self.training)
+        return logits, loss * float('nan') if self.training and sum(calls) > 1 else loss
+    monkeypatch.setattr(model.GPT, 'forward', bad)
+    settings = {**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'max_iters': 50, 'eval_interval': 50, 'log_interval': 50, 'max_bad_steps': 4}
+    run('train.py', **settings).refused('7 updates in a row') # as often as that is looked at
+    assert sum(calls) == 8
+
+
 def test_evaluation_does_not_disturb_training(dataset, tmp_path):
     for out_dir, more in [('a', {}), ('b', dict(eval_interval=1, eval_iters=7))]:
         train(dataset, tmp_path / out_dir, dropout=0.2, **more)
@@ -121,6 +177,34 @@ def test_evaluation_covers_the_split_evenly(dataset, tmp_path):
         with torch.no_grad():
             expected = model(x[:, :-1], x[:, 1:])[1].item()
         assert events(tmp_path, 'eval')[-1][split] == pytest.approx(expected, abs=1e-6)
+
+
+def test_an_evaluation_sees_a_split_at_most_once(dataset, tmp_path, monkeypatch):
+    import model
+    forward, seen = model.GPT.forward, []
+    monkeypatch.setattr(model.GPT, 'forward', lambda self, idx, *more: seen.append(len(idx)) or forward(self, idx, *more))
+    train(dataset, tmp_path, eval_iters=150, eval_only=True)
+    assert seen == [4] * (63 + 13) # of 64 tokens, for 4000 and 800
+    seen.clear()
+    train(make_dataset(tmp_path / 'short', n_val=20), tmp_path, eval_iters=1, eval_only=True)
+    assert len(seen) == 2 # though val.bin has less than a batch
+    seen.clear()
+    train(make_dataset(tmp_path / 'two', n_train=65, n_val=50), tmp_path, eval_iters=9, batch_size=1, eval_only=True)
+    assert len(seen) == 4 + 4 # windows of 16 that reach the end of 65 and 50 tokens, the last ones over what another has seen
+
+
+def test_a_dataset_without_tables_is_gpt2s_padded(dataset, tmp_path):
+    bpe = shutil.copytree(dataset, tmp_path / 'bpe')
+    (bpe / 'meta.pkl').unlink()
+    assert train(bpe, tmp_path, eval_iters=1, batch_size=1, eval_only=True).space['model'].config.vocab_size == 50304
+
+
+def test_weights_alone_go_on_with_a_new_optimizer(dataset, trained, tmp_path):
+    ckpt = torch.load(trained / 'ckpt.pt', weights_only=True)
+    del ckpt['optimizer']
+    torch.save(ckpt, tmp_path / 'ckpt.pt')
+    train(dataset, tmp_path, init_from='resume', max_iters=7)
+    assert {int(s['step']) for s in torch.load(tmp_path / 'ckpt.pt', weights_only=True)['optimizer']['state'].values()} == {1}
 
 
 def test_micro_batches_add_up_to_one_batch(dataset, tmp_path):
@@ -157,6 +241,10 @@ def test_learning_rate_schedule(dataset, tmp_path):
                cooldown=0.4).space['get_lr']
     assert lr(0) == pytest.approx(1 / 11) and lr(10) == lr(70) == pytest.approx(1.0)
     assert lr(90) == pytest.approx(0.55) and lr(110) == lr(999) == pytest.approx(0.1)
+    lr = train(dataset, tmp_path, max_iters=0, warmup_iters=10, lr_decay_iters=10, learning_rate=1.0, min_lr=0.1, lr_schedule='wsd', cooldown=0.0).space['get_lr']
+    assert lr(9) == pytest.approx(10 / 11) and lr(10) == pytest.approx(1.0) and lr(11) == pytest.approx(0.1) # nothing is divided by 0
+    lr = train(dataset, tmp_path, max_iters=0, warmup_iters=12, lr_decay_iters=10, learning_rate=1.0, min_lr=0.1).space['get_lr']
+    assert lr(11) == pytest.approx(12 / 13) and lr(12) == pytest.approx(0.1) # which it has reached by then
     lr = train(dataset, tmp_path, max_iters=0, learning_rate=1.0, decay_lr=False).space['get_lr']
     assert lr(0) == lr(999) == 1.0
 
@@ -274,7 +362,7 @@ def test_block_size_comes_from_the_checkpoint(dataset, trained, tmp_path):
     shutil.copytree(trained, tmp_path / 'out')
     args = {k: v for k, v in TINY.items() if k not in ('block_size', 'n_layer', 'n_head', 'n_embd')}
     out = run('train.py', **{**args, 'dataset': dataset, 'out_dir': tmp_path / 'out', 'init_from': 'resume', 'max_iters': 7})
-    assert out.code == 0 and 'tokens per iteration will be: 64' in out.out
+    assert out.code == 0 and 'tokens per iteration will be: 64' in out.out and 'the weights decide' not in out.out
     shutil.copytree(trained, tmp_path / 'crop')
     train(dataset, tmp_path / 'crop', init_from='resume', max_iters=7, block_size=8, eval_interval=7)
     ckpt = torch.load(tmp_path / 'crop' / 'ckpt.pt', weights_only=True)
@@ -355,6 +443,18 @@ def test_wandb_gets_the_numbers(dataset, tmp_path, monkeypatch):
     names = ('loss', 'mfu', 'iter', 'lr', 'train/loss', 'val/loss') # nanoGPT's, of which each evaluation has the last four
     steps = [[step for step, *there in lines if name in there] for name in names]
     assert steps == [every := [0, 1, 2, 3, 4, 5], every, both := [0, 0, 1, 2, 3, 3, 4, 5, 6], both, [0, 3, 6], [0, 3, 6]]
+
+
+def test_wandb_goes_on_with_the_run_it_had(dataset, tmp_path, monkeypatch):
+    asked = []
+    def init(**more):
+        asked.append((more['id'], more['project'], more['name'], more['resume'], more['config']['n_embd'], sys.stdin.read())) # nobody to answer
+        return types.SimpleNamespace(id=more['id'] or 'abc')
+    monkeypatch.setitem(sys.modules, 'wandb', types.SimpleNamespace(init=init, log=lambda *args, **more: None))
+    monkeypatch.setattr(sys, 'stdin', sys.stdin)
+    for n in 1, 2:
+        train(dataset, tmp_path, init_from='auto', max_iters=n, wandb_log=True, wandb_project='p', wandb_run_name='r')
+    assert asked == [(None, 'p', 'r', 'allow', 32, ''), ('abc', 'p', 'r', 'allow', 32, '')]
 
 
 def test_wandb_may_die_in_the_middle(dataset, tmp_path, monkeypatch):

@@ -125,10 +125,10 @@ def test_half_precision_weights(tmp_path):
 def test_finetuning_records_the_activation(saved, bpe_style, tmp_path):
     """An update at a learning rate of 0: what is saved is the same function, whoever loads it."""
     gpt2, folder = saved
-    train(bpe_style, tmp_path, init_from=folder, max_iters=1, learning_rate=0, min_lr=0)
+    train(bpe_style, tmp_path, init_from=folder, max_iters=1, learning_rate=0, min_lr=0, dropout=0.1)
     checkpoint = torch.load(tmp_path / 'ckpt.pt', weights_only=True)
     assert checkpoint['activation'] == RECORDED[gpt2.config.activation_function] # nanoGPT's model_args have no such key
-    assert checkpoint['model_args'] == dict(n_layer=2, n_head=2, n_embd=32, block_size=TINY['block_size'], bias=True, vocab_size=61, dropout=0.0)
+    assert checkpoint['model_args'] == dict(n_layer=2, n_head=2, n_embd=32, block_size=TINY['block_size'], bias=True, vocab_size=61, dropout=0.1)
     checkpoint = load_checkpoint(tmp_path / 'ckpt.pt')
     assert_equal_logits(gpt2, GPT.from_checkpoint(checkpoint), T=TINY['block_size'])
     train(bpe_style, tmp_path, init_from='resume', max_iters=2, learning_rate=0, min_lr=0)
