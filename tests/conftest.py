@@ -141,6 +141,14 @@ def make_dataset(folder, n_train=4000, n_val=800, alphabet='\n abcdefghijklmnopq
     return folder
 
 
+@pytest.fixture(autouse=True)
+def hasty_timer(monkeypatch):
+    """torch's timer measures for a moment, as no test looks at times."""
+    from torch.utils.benchmark import Timer
+    measure = Timer.blocked_autorange
+    monkeypatch.setattr(Timer, 'blocked_autorange', lambda self, min_run_time: measure(self, min_run_time=0.01))
+
+
 @pytest.fixture(scope='session')
 def dataset(tmp_path_factory):
     """A folder with a tiny character dataset; not to be changed."""
