@@ -85,7 +85,7 @@ def time_generation(rows):
     a = torch.zeros(2, 2 ** 26, device=device) # half is read and half written, so a.nbytes move
     speed = a.nbytes / seconds_of('a[0].copy_(a[1])', a=a)
     with torch.inference_mode():
-        again = seconds_of('model(x)', model=model, x=torch.from_numpy(ids[:1, :half + n // 2]).to(device))
+        again = seconds_of('model(x)', model=model, x=torch.from_numpy(ids[:1, :min(block_size, half + n // 2)]).to(device))
     print(f"{rows} at once: {1000 * first:.1f}ms to the first token, then {1000 * each:.2f}ms a step, {rows / each:,.1f} tokens/s, "
           f"{100 * moved / each / speed:.0f}% of {speed / 1e9:.0f} GB/s; recomputing {1 / again:,.1f} tokens/s, ratio {rows / each * again:.1f}")
 

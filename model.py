@@ -39,7 +39,7 @@ class GPTConfig:
 
     def __post_init__(self):
         for name, kind in GPTConfig.__annotations__.items(): # fields that users add may be of other kinds, which go unchecked
-            value, least = getattr(self, name), min(1, getattr(GPTConfig, name)) if kind is int else None # 0 where that is the default
+            value, least = getattr(self, name), int(getattr(GPTConfig, name) != 0) # 0 where that is the default
             wanted = {int: f'a whole number from {least} up', float: 'a number', bool: 'True or False', str: 'text'}.get(kind)
             if wanted and (type(value) not in ((int, float) if kind is float else (kind,)) or kind is int and value < least):
                 raise UserError(f"{name} must be {wanted}, got {value!r}")
@@ -389,7 +389,7 @@ def load_checkpoint(path):
             raise TypeError(', '.join(wrong))
         args = {'activation': checkpoint.get('activation', 'gelu')} | checkpoint['model_args'] # beside them: nanoGPT's lack it
         number = lambda v: type(v) in (int, float) and abs(v) < 2 ** 63
-        plain = lambda v: number(v) or type(v) in (bool, float, str) # no list, which may hold itself many times over
+        plain = lambda v: v is None or type(v) in (bool, float, str) or all(map(number, v if type(v) is tuple else (v,))) # no list, which may hold itself
         counts = [checkpoint['iter_num'], args.get('block_size'), args.get('vocab_size'), *checkpoint.get('progress', {}).values()]
         if not (all(map(plain, args.values())) and all(map(number, counts)) and checkpoint['iter_num'] >= 0):
             raise TypeError('iter_num, progress or model_args holds what is no number and no word')
@@ -399,7 +399,7 @@ def load_checkpoint(path):
                                          if not k.endswith('.attn.bias')} # the causal mask that old files carry
         for k, v in weights.items():
             whole = v.untyped_storage().nbytes() >= v.nbytes # else an optimizer would write beyond it
-            if not whole or v.is_complex() or not v.float().isfinite().all():
+            if not whole or v.is_complex() or k.endswith(('.weight', '.bias')) and not v.float().isfinite().all(): # masks may hold -inf
                 raise ValueError(f"the weights in {k} are not finite numbers, or there are fewer than it says")
             weights[k] = (v.detach().float() if v.is_floating_point() else v).resolve_neg().contiguous() # integers are buffers
     except FileNotFoundError as e:

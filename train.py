@@ -150,9 +150,6 @@ for k in [k for k in shape if k in given and getattr(model.config, k) != config[
     notice(f"the weights decide: {k} is {getattr(model.config, k)}, not {config[k]}")
 wandb_id = (checkpoint or {}).get('wandb_id') # nanoGPT's files lack it and progress; they are saved right after an evaluation
 progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_steps=0, left_out=0) | (checkpoint or {}).get('progress', {})
-if checkpoint and not eval_only and (iter_num > max_iters or iter_num == max_iters == progress['evaluated_at']):
-    notice(f"nothing to do: {saved_path} has made {iter_num} of max_iters {max_iters} iterations; raise --max_iters to train on")
-    sys.exit(0)
 rows = logit_rows or (2 ** 23 // vocab_size if device_type == 'cpu' else 0) # 32 MB of float32
 rows = rows if rows < batch_size * block_size else 0 # 0: all at once
 if total_batch_tokens:
@@ -173,6 +170,9 @@ if world_size > 1:
 host_group = world_size > 1 and torch.distributed.new_group(backend='gloo') # to agree without the device; all_gather_object returns None
 if world_size > 1 and (torch.distributed.all_gather_object(begun := [None] * world_size, iter_num, host_group) or len({*begun}) > 1):
     refuse(f"the processes would begin at different iterations, {begun}: put out_dir {out_dir!r} on a file system that all of them share")
+if checkpoint and not eval_only and (iter_num > max_iters or iter_num == max_iters == progress['evaluated_at']):
+    notice(f"nothing to do: {saved_path} has made {iter_num} of max_iters {max_iters} iterations; raise --max_iters to train on")
+    sys.exit(0)
 stop_signal = 0 # number of the signal that asked the run to end, which it does after the current iteration and a save
 def ask_to_stop(number, frame):
     global stop_signal
@@ -318,8 +318,8 @@ def record(event, **values):
         values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()} # JSON has no nan
         metrics.write(json.dumps(dict(event=event, **values)) + '\n')
         if wandb_log and event in ('eval', 'log'):
-            with suppress(Exception): # a later failure of wandb is no reason either
-                wandb.log({{'train': 'train/loss', 'val': 'val/loss'}.get(k, k): v for k, v in values.items()}, step=values['iter'])
+            with suppress(Exception): # a later failure of wandb is no reason either; names and units are nanoGPT's
+                wandb.log({k + '/loss' * (k in data): 100 * v if v and k == 'mfu' else v for k, v in values.items()}, step=values['iter'])
 
 git = shutil.which('git') and subprocess.run(['git', '-C', _here, 'rev-parse', 'HEAD'], capture_output=True).stdout.decode().strip()
 record('start', iter=iter_num, time=time.time(), config=config, torch=torch.__version__, python=sys.version.split()[0],

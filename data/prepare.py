@@ -243,7 +243,7 @@ def check_codec(meta):
     if kind == 'char':
         stoi, itos = meta['stoi'], meta['itos']
         n = len(itos) # fewer than V if the vocabulary was padded to a size that hardware likes
-        if not (n <= V and all(type(itos[i]) is str for i in range(n)) and all(type(s) is str and type(i) is int and 0 <= i < n for s, i in stoi.items())):
+        if not (0 < n <= V and all(type(itos[i]) is str for i in range(n)) and all(type(s) is str and type(i) is int and 0 <= i < n for s, i in stoi.items())):
             raise TypeError("its tables stoi and itos do not pair text with ids")
     elif type(meta['json']) is not str if kind == 'bpe' else kind != 'none' and not (type(kind) is str and kind.startswith('tiktoken:')):
         raise TypeError(f"its tokenizer {kind if type(kind) is str else type(kind).__name__!r} is unknown")
@@ -315,7 +315,7 @@ def open_codec(meta, special=False):
         if -1 in ids:
             stop(f"the model never saw {' '.join(map(repr, sorted(set(text) - set(stoi))))}; it knows {''.join(sorted(stoi))!r}")
         return ids
-    return encode, lambda ids: ''.join(itos[i] for i in ids), len(itos), None
+    return encode, lambda ids: ''.join(itos[i] for i in ids if i < len(itos)), len(itos), None
 
 def get_codec(meta):
     """(encode: text, with <|endoftext|> as its one id -> ids; decode: ids -> text; n_vocab; id of <|endoftext|> or None); see open_codec."""
@@ -379,14 +379,14 @@ def write_bins(folder, pieces_from, meta, total, source=''):
           tqdm(desc=folder, total=total, initial=behind, unit='B', unit_scale=True, disable=None) as bar):
         files = dict(train=train, val=val)
         for split, f in files.items():
-            f.truncate(sizes[split])
+            f.seek(f.truncate(sizes[split]))
         for group, ids in on_all_cores(ids_of, grouped(pieces_from(done))):
             characters = sum(len(text) for text, _, _ in group)
             for split, f in files.items():
                 sizes[split] += f.write(ids[split])
                 f.flush()
                 if f.tell() != sizes[split]: # the file's end, since it is open for appending
-                    stop(f"another process is writing into {folder}; let one finish, the same command goes on from what is there")
+                    stop(f"another process is writing into {folder}; when it has ended, run the same command once more")
             done, behind = done + len(group), behind + characters
             write_whole(mark, json.dumps([of, done, behind, sizes]).encode())
             bar.update(characters)

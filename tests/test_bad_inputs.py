@@ -154,7 +154,8 @@ def ids(*more):
         ('a memo of gigabytes', b'\x80\x04}r\0\0\0\x20.', []), ('a vocabulary of 10 ** 5000', pickle.dumps(dict(vocab_size=10 ** 5000, dtype='uint32')), []),
         *((f'{k} without end', pickle.dumps(dict(META, **{k: endless()})), []) for k in ('tokenizer', 'dtype', 'vocab_size')),
         *((f'dtype {v!r}', pickle.dumps(dict(META, dtype=v)), []) for v in ('object', 'uint8', 16, [])),
-        *((f'itos {v!r}', pickle.dumps(dict(META, itos=v)), []) for v in ('', {0: 'a', 1: 'b', 5: 'c'}, {0: 0, 1: 1, 2: 2}, 7)),
+        *((f'itos {v!r}', pickle.dumps(dict(META, itos=v)), []) for v in ('', {}, {0: 'a', 1: 'b', 5: 'c'}, {0: 0, 1: 1, 2: 2}, 7)),
+        ('no letters', pickle.dumps(dict(vocab_size=3, stoi={}, itos={})), []),
         *((f'stoi {v!r}', pickle.dumps(dict(META, stoi=v)), []) for v in ([], dict(a=0, b=1, c=3), dict(a='0', b=1, c=2), dict(a=-1))),
     ]),
 ])

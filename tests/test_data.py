@@ -580,6 +580,15 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, harm):
     assert pieces.given == 30 - (done if harm in ('none', 'a torn tail') else 0)
 
 
+def test_a_run_that_starts_anew_may_begin_without_text_for_val(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, 'PIECE', 8)
+    with pytest.raises(SystemExit, match='goes on from here'):
+        prepare.write_bins(str(tmp_path), Pieces(stop=26), CODEC, 120)
+    assert (tmp_path / 'val.bin.part').stat().st_size > 0 or os.cpu_count() > 5
+    prepare.write_bins(str(tmp_path), lambda n: [('1234', True, 'train')] * 9 + [('5678', True, 'val')], CODEC, 40, source='another')
+    assert [(tmp_path / f'{split}.bin').stat().st_size for split in ('train', 'val')] == [2 * 36, 2 * 4]
+
+
 def test_a_run_of_the_command_goes_on(data, tmp_path, monkeypatch):
     """Killed between two groups of a real input; what it ends with is what it would have made at once."""
     (tmp_path / 'a.jsonl').write_text(''.join(json.dumps({'text': f'Document {i}\n' * 9}) + '\n' for i in range(99)), encoding='utf-8')

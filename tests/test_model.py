@@ -242,6 +242,7 @@ def test_users_may_add_to_the_shape():
     class Config(GPTConfig):
         window: int | None = None
         layers_left_out: int = 0
+        heads_of_keys: int = None
     GPT(Config(8, 5, 1, 2, 4))
     with pytest.raises(UserError, match='n_head must be a whole number from 1 up'):
         Config(n_head=0)
@@ -361,8 +362,11 @@ def test_tables_of_integers_beside_the_weights(tmp_path):
     """As buffers that users add, which keep their kind; weights of that kind are refused."""
     model = small()
     model.transformer.h[0].attn.register_buffer('seen', torch.tensor([True, False]))
+    model.transformer.h[0].attn.register_buffer('far', torch.tensor([0, -math.inf]))
+    model.config.window, model.config.places = None, (1, 2) # fields of one's own
     loaded = load_checkpoint(saved(model, tmp_path / 'ckpt.pt'))
     assert loaded['model']['transformer.h.0.attn.seen'].tolist() == [True, False] and loaded['model']['transformer.h.0.attn.seen'].dtype == torch.bool
+    assert loaded['model'].pop('transformer.h.0.attn.far')[1] == -math.inf and loaded['model_args'].pop('window') is None and loaded['model_args'].pop('places') == (1, 2)
     loaded['model'].pop('transformer.h.0.attn.seen')
     loaded['model']['transformer.wpe.weight'] = loaded['model']['transformer.wpe.weight'].int()
     with pytest.raises(UserError, match='do not fit'):

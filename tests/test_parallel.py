@@ -183,19 +183,20 @@ def test_tokens_an_iteration_do_not_depend_on_processes(dataset, tmp_path):
         follows(tmp_path / str(n), tmp_path / '1')
 
 
-def test_processes_that_find_different_checkpoints_are_refused(dataset, tmp_path):
+@pytest.mark.parametrize('done', [3, 9])
+def test_processes_that_find_different_checkpoints_are_refused(dataset, tmp_path, done):
     """Each in a folder of its own, as on machines that do not share one."""
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         env = {**os.environ, 'OMP_NUM_THREADS': '1', 'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(s.getsockname()[1])}
     for rank in '01':
         (tmp_path / rank).mkdir()
-    train(dataset, tmp_path / '1' / 'out', max_iters=3)
+    train(dataset, tmp_path / '1' / 'out', max_iters=done)
     command = [sys.executable, str(ROOT / 'train.py'), *as_args({**ARGS, 'dataset': dataset, 'out_dir': 'out', 'init_from': 'auto', 'max_iters': 9})]
     processes = [subprocess.Popen(command, cwd=tmp_path / rank, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**env, 'RANK': rank, 'LOCAL_RANK': rank})
                  for rank in '01']
     for code, _, err in map(end, processes):
-        assert code == 1 and 'different iterations, [0, 3]' in err and 'Traceback' not in err
+        assert code == 1 and f'different iterations, [0, {done}]' in err and 'Traceback' not in err
     assert not (tmp_path / '0' / 'out').exists()
 
 

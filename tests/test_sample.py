@@ -145,6 +145,7 @@ def test_an_alphabet_padded_to_a_rounder_size(tmp_path):
     """Ids without a letter are trained on, as in nanoGPT, and never drawn."""
     folder, out = make_dataset(tmp_path / 'd'), tmp_path / 'out'
     meta = pickle.loads((folder / 'meta.pkl').read_bytes())
+    (folder / 'val.bin').write_bytes(b'\x64\0' + (folder / 'val.bin').read_bytes()[2:]) # the prompt of sample_tokens
     (folder / 'meta.pkl').write_bytes(pickle.dumps(meta | dict(vocab_size=128)))
     train(folder, out, max_iters=1, sample_tokens=20)
     assert torch.load(out / 'ckpt.pt')['model']['lm_head.weight'].shape[0] == 128
@@ -166,6 +167,12 @@ def test_bench_on_a_dataset(dataset):
     assert mfu == pytest.approx(100 * s['model'].estimate_mfu(4, ms / 1000, s['peak']), abs=0.006)
     assert float(re.search(r'^([\d,]+) tokens/s', out, re.M)[1].replace(',', '')) == pytest.approx(4 * 16 * 1000 / ms, rel=0.01)
     assert 'made-up' in run('bench.py', dataset=dataset, real_data=False, **BENCH).out
+
+
+@pytest.mark.parametrize('block_size', [2, 4, 5])
+def test_bench_times_generation_in_short_contexts(tmp_path, block_size):
+    out = run('bench.py', cwd=tmp_path, mode='generate', real_data=False, **BENCH | dict(block_size=block_size)).out
+    assert out.count('ms a step') == 2
 
 
 def test_bench_does_not_profile_generation():

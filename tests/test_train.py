@@ -443,6 +443,11 @@ def test_wandb_gets_the_numbers(dataset, tmp_path, monkeypatch):
     names = ('loss', 'mfu', 'iter', 'lr', 'train/loss', 'val/loss') # nanoGPT's, of which each evaluation has the last four
     steps = [[step for step, *there in lines if name in there] for name in names]
     assert steps == [every := [0, 1, 2, 3, 4, 5], every, both := [0, 0, 1, 2, 3, 3, 4, 5, 6], both, [0, 3, 6], [0, 3, 6]]
+    wandb.log = lambda values, step: lines.append(values.get('mfu'))
+    monkeypatch.setattr('model.peak_flops', lambda *args: 1e9)
+    lines.clear()
+    train(dataset, tmp_path / 'timed', wandb_log=True)
+    assert list(filter(None, lines)) == [100 * e['mfu'] for e in events(tmp_path / 'timed', 'log')]
 
 
 def test_wandb_goes_on_with_the_run_it_had(dataset, tmp_path, monkeypatch):
