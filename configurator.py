@@ -2,10 +2,9 @@
 globals (bool, int, float or str, no _ in front) and then runs this file in its own namespace. On the command line the later wins:
     python train.py config/x.py config/y.py --batch_size=32 --learning_rate 1e-3 compile=false
 A config file is Python that sees the script's globals; only the settings that it assigns are taken over. A number is converted
-if nothing is lost (1e4 -> 10000, 1 -> 1.0), text stays as typed, --help lists all settings. A mistake ends the script with one
-line on stderr and status 1. Besides the settings, which are now final, this file leaves in the script: refuse, which ends it with
-a sentence; config, every setting with its value; given, the names set by hand; rank, local_rank, world_size, this process among
-torchrun's; device_type, 'cuda', 'xpu', 'mps' or 'cpu'; ctx, the autocast context of forward passes."""
+if nothing is lost (1e4 -> 10000, 1 -> 1.0), text stays as typed, --help lists all settings. Besides the settings, now final, this
+file leaves in the script: refuse, which ends it with a sentence; config, every setting with its value; given, the names set by
+hand; rank, local_rank, world_size, this process among torchrun's; device_type, such as 'cuda'; ctx, forward passes' autocast."""
 
 def refuse(message):
     """End with one line on stderr and exit status 1. A message says what was got, what is possible and what to do."""

@@ -169,6 +169,7 @@ if world_size > 1:
     torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, device_id=torch.device(device) if device_type == 'cuda' else None)
 host_group = world_size > 1 and torch.distributed.new_group(backend='gloo') # to agree without the device; all_gather_object returns None
 if world_size > 1 and (torch.distributed.all_gather_object(begun := [None] * world_size, iter_num, host_group) or len({*begun}) > 1):
+    time.sleep(1) # all of them should have heard before one hangs up
     refuse(f"the processes would begin at different iterations, {begun}: put out_dir {out_dir!r} on a file system that all of them share")
 if checkpoint and not eval_only and (iter_num > max_iters or iter_num == max_iters == progress['evaluated_at']):
     notice(f"nothing to do: {saved_path} has made {iter_num} of max_iters {max_iters} iterations; raise --max_iters to train on")
