@@ -128,6 +128,7 @@ def test_only_a_second_interrupt_keeps_a_run_from_saving(dataset, tmp_path, monk
     assert not there or load_checkpoint(tmp_path / 'ckpt.pt')['iter_num'] == 2
 
 
+@pytest.mark.slow
 def test_a_run_that_nobody_reads_any_more_still_saves(dataset, tmp_path):
     """A Ctrl-C ends `| tee log` too, often before train.py has printed its last lines."""
     process = subprocess.Popen([sys.executable, str(ROOT / 'train.py'), *as_args({**LONG, 'dataset': dataset, 'out_dir': tmp_path})],
