@@ -42,6 +42,13 @@ def end(process, timeout=100):
     return process.returncode, out, err
 
 
+def meeting(n):
+    """The environment in which torchrun would start n processes, but for their ranks."""
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return {**os.environ, 'OMP_NUM_THREADS': '1', 'WORLD_SIZE': str(n), 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(s.getsockname()[1])}
+
+
 def train_in(n, dataset, out_dir, torchrun=False, **settings):
     """A tiny run in n processes, which must succeed; for one, in this process. Returns what they printed. Without torchrun, which takes
     seconds, this process tells them what it would."""
@@ -51,9 +58,7 @@ def train_in(n, dataset, out_dir, torchrun=False, **settings):
     if torchrun:
         processes = [start(n, **settings)]
     else:
-        with socket.socket() as s:
-            s.bind(('127.0.0.1', 0))
-            env = {**os.environ, 'OMP_NUM_THREADS': '1', 'WORLD_SIZE': str(n), 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(s.getsockname()[1])}
+        env = meeting(n)
         processes = [subprocess.Popen([sys.executable, str(ROOT / 'train.py'), *as_args(settings)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                       env={**env, 'RANK': str(rank), 'LOCAL_RANK': str(rank)}) for rank in range(n)]
     ended = [end(process) for process in processes]
@@ -186,9 +191,7 @@ def test_tokens_an_iteration_do_not_depend_on_processes(dataset, tmp_path):
 @pytest.mark.parametrize('done', [3, pytest.param(9, marks=pytest.mark.slow)])
 def test_processes_that_find_different_checkpoints_are_refused(dataset, tmp_path, done):
     """Each in a folder of its own, as on machines that do not share one."""
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        env = {**os.environ, 'OMP_NUM_THREADS': '1', 'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(s.getsockname()[1])}
+    env = meeting(2)
     for rank in '01':
         (tmp_path / rank).mkdir()
     train(dataset, tmp_path / '1' / 'out', max_iters=done)
@@ -203,9 +206,7 @@ def test_processes_that_find_different_checkpoints_are_refused(dataset, tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize('many', [1, 2])
 def test_a_signal_to_some_processes_ends_all_after_a_save(dataset, tmp_path, many):
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        env = {**os.environ, 'OMP_NUM_THREADS': '1', 'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(s.getsockname()[1])}
+    env = meeting(2)
     command = [sys.executable, str(ROOT / 'train.py'), *as_args({**ARGS, **LONG, 'max_iters': 10 ** 6, 'dataset': dataset, 'out_dir': tmp_path})]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**env, 'RANK': str(i), 'LOCAL_RANK': str(i)}) for i in (0, 1)]
     while not processes[0].stdout.readline().startswith('iter 10:'):
