@@ -54,7 +54,7 @@ for point in POINTS:
     command = [sys.executable, __file__, '--device', args.device, '--point', json.dumps(point)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f'scaling.py: {(done.stderr.strip() or 'a point was killed').splitlines()[-1]}')
+        sys.exit('scaling.py: ' + (done.stderr.strip() or 'a point was killed').splitlines()[-1])
     flops, seconds, memory = json.loads(done.stdout)
     rows.append(dict(point, gflop=flops / 1e9, ms=1000 * seconds, memory_mb=memory))
     print(f"T {point['block_size']:5} B {point['batch_size']:3} layers {point['n_layer']:3} C {point['n_embd']:5}: {flops / 1e9:9.1f} GFLOP "
