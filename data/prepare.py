@@ -38,6 +38,7 @@ PIECE = 2 ** 20 # characters that are read, cut and encoded at once
 
 for stream in ('stdout', 'stderr'): # which a process without a console does not have
     setattr(sys, stream, getattr(sys, stream) or open(os.devnull, 'w', encoding='utf-8'))
+    getattr(getattr(sys, stream), 'reconfigure', dict)(errors='backslashreplace') # a codepage may not have a folder's letters
 
 def stop(message):
     """End the running script with a sentence and status 1."""
@@ -182,12 +183,11 @@ def split_of(documents, lengths, between=''):
     """The pieces of documents as (text, whether a document ends, 'train' or 'val'), with a text between the documents of a split."""
     n = at = 0 # the document's number, and the characters of it that are done
     few, ended = len(lengths) < 10, dict(train=False, val=False) # whether a document of the split just ended
-    for text, last in documents: # up to cut a text is train's, from there on val's
-        cut = max(0, int(lengths[n] * 0.9) - at) if few else len(text) if n % 10 else 0
-        for split, part in (('train', text[:cut]), ('val', text[cut:])):
-            if few or (n % 10 > 0) == (split == 'train'):
-                yield between * ended[split] + part, last, split
-                ended[split] = last
+    for text, last in documents:
+        cut = max(0, int(lengths[n] * 0.9) - at) if few else 0 # up to here the text is train's, if each document is divided
+        for split, part in [('train', text[:cut]), ('val', text[cut:])] if few else [('train' if n % 10 else 'val', text)]:
+            yield between * ended[split] + part, last, split
+            ended[split] = last
         n, at = (n + 1, 0) if last else (n, at + len(text))
 
 # ---- tokens ------------------------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def byte_bpe(*files):
 def bpe_codec(texts, size):
     """The codec of a byte-level BPE that is learned from texts, of size ids, or fewer where they offer no more."""
     tk, bpe = package('tokenizers', "learning a BPE"), byte_bpe()
-    texts = (re.sub(r'(\S{1000})(?=\S)', r'\1\n', text) for text in texts) # the time for longer words grows with their square
+    texts = (re.sub(r'(\S{1000})(?=\S)|\s{1000,}', r'\1\n', text) for text in texts) # the time for longer words or space grows with their square
     bpe.train_from_iterator(texts, tk.trainers.BpeTrainer(vocab_size=size, special_tokens=[END], show_progress=sys.stderr.isatty(),
                                                           initial_alphabet=tk.pre_tokenizers.ByteLevel.alphabet()))
     return codec_of(bpe.get_vocab_size(), tokenizer='bpe', json=bpe.to_str())
@@ -245,7 +245,9 @@ def check_codec(meta):
         n = len(itos) # fewer than V if the vocabulary was padded to a size that hardware likes
         if not (0 < n <= V and all(type(itos[i]) is str for i in range(n)) and all(type(s) is str and type(i) is int and 0 <= i < n for s, i in stoi.items())):
             raise TypeError("its tables stoi and itos do not pair text with ids")
-    elif type(meta['json']) is not str if kind == 'bpe' else kind != 'none' and not (type(kind) is str and kind.startswith('tiktoken:')):
+    elif kind == 'bpe' and type(meta['json']) is not str:
+        raise TypeError("its json, the definition of a BPE, is no text")
+    elif kind not in ('bpe', 'none') and not (type(kind) is str and kind.startswith('tiktoken:')):
         raise TypeError(f"its tokenizer {kind if type(kind) is str else type(kind).__name__!r} is unknown")
     return kind
 
@@ -397,7 +399,6 @@ def write_bins(folder, pieces_from, meta, total, source=''):
     elif os.path.exists(os.path.join(folder, 'meta.pkl')): # left by an earlier run with another tokenizer
         os.remove(os.path.join(folder, 'meta.pkl'))
     os.remove(mark)
-    getattr(sys.stdout, 'reconfigure', dict)(errors='backslashreplace') # a codepage may not have the folder's letters
     for split, path in paths.items():
         print(f"{path}: {sizes[split] // dtype.itemsize:,} tokens")
     if meta:
@@ -509,16 +510,16 @@ def files_of(paths):
         if not places:
             stop(f"there is no file, folder or match of {path!r}")
         for place in places:
-            inside = [os.path.join(parent, f) for parent, _, files in os.walk(place) for f in files]
-            read = sorted(f for f in inside if f.lower().endswith(kinds))
+            inside = [os.path.join(parent, f) for parent, _, files in os.walk(place, onerror=stop) for f in files] if os.path.isdir(place) else [place]
+            read = sorted(f for f in inside if f.lower().endswith(kinds)) if os.path.isdir(place) else inside
             if len(read) < len(inside):
-                print(f"{clean(place)}: {len(read)} files are read; {len(inside) - len(read)} are not, as folders are searched for {', '.join(kinds)} only")
-            found += read if os.path.isdir(place) else [place]
+                print(f"{place}: {len(read)} files are read; {len(inside) - len(read)} are not, as folders are searched for {', '.join(kinds)} only")
+            found += read
     if once := [path for path in found if os.path.exists(path) and not os.path.isfile(path)]:
         stop(f"{once[0]} can be read only once, but preparing reads text twice; write it to a file first")
     if not found:
         stop(f"no {', '.join(kinds)} in {', '.join(paths)}")
-    return list(dict.fromkeys(found))
+    return list({os.path.realpath(path): path for path in found}.values()) # each once, however it is spelled
 
 @in_sentences()
 def main():

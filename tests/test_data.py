@@ -497,6 +497,8 @@ def test_a_bpe_is_learned_from_text_without_spaces():
     pytest.importorskip('tokenizers')
     learned = json.loads(prepare.bpe_codec(['a' * 5000], 300)['json'])['model']['vocab']
     assert 500 <= max(len(token) for token in learned if set(token) == {'a'}) <= 1000
+    for space in ' \n':
+        assert prepare.bpe_codec(['hello ' * 50 + space * 300_000 + 'end'], 300)['vocab_size'] > 257
 
 
 def test_a_bpe_of_ones_own_is_the_same_each_time(data, tmp_path):
@@ -630,8 +632,30 @@ def test_without_a_console(data, tmp_path):
 
 
 def test_a_codepage_without_the_letters_of_a_folder(data, tmp_path):
-    (tmp_path / 'a.txt').write_text('some text ' * 50, encoding='utf-8')
-    assert 'vocabulary' in done(run_process(data / 'prepare.py', tmp_path / 'a.txt', name='\u65e5', env=dict(PYTHONIOENCODING='cp1252'))).out
+    folder = tmp_path / '\u65e5'
+    folder.mkdir()
+    (folder / 'a.txt').write_text('some text ' * 50, encoding='utf-8')
+    (folder / 'a.png').touch() # which is said to be left out
+    out = done(run_process(data / 'prepare.py', folder, name='\u65e5', env=dict(PYTHONIOENCODING='cp1252'))).out
+    assert 'vocabulary' in out and '1 files are read; 1 are not' in out
+
+
+def test_a_folder_that_may_not_be_read_is_not_left_out(data, tmp_path, monkeypatch):
+    (tmp_path / 'in' / 'secret').mkdir(parents=True)
+    (tmp_path / 'in' / 'a.txt').write_text('some text ' * 50, encoding='utf-8')
+    scandir = os.scandir
+    def locked(path): # chmod would not keep root out
+        if str(path).endswith('secret'):
+            raise PermissionError(13, 'Permission denied', path)
+        return scandir(path)
+    monkeypatch.setattr(os, 'scandir', locked)
+    run(data / 'prepare.py', tmp_path / 'in', name='x').refused('Permission denied', 'secret')
+
+
+def test_a_file_is_read_once_however_it_is_spelled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('a.txt').touch()
+    assert len(prepare.files_of(['a.txt', './a.txt', str(tmp_path / 'a.txt'), '*.txt'])) == 1
 
 
 def test_a_disk_that_refuses_costs_a_sentence(data, monkeypatch):
