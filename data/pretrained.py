@@ -44,13 +44,15 @@ def read_pretrained(model_type):
         raise UserError(f"cannot read config.json and model.safetensors of {model_type!r}; {missing}init_from takes a GPT-2 on the hub, a folder "
                         f"with one, or a word that --help lists ({type(e).__name__}: {str(e).split('. ')[0]})") from e
     able = dict(model_type=['gpt2'], layer_norm_epsilon=[1e-5], scale_attn_weights=[True], scale_attn_by_inverse_layer_idx=[False],
-                tie_word_embeddings=[True], n_inner=[4 * hf['n_embd']] if type(hf.get('n_embd')) is int else [], activation_function=list(ACTIVATIONS))
+                tie_word_embeddings=[True] + [False] * ('lm_head.weight' in state), n_inner=[4 * hf['n_embd']] if type(hf.get('n_embd')) is int else [], activation_function=list(ACTIVATIONS))
     odd = {k: hf[k] for k, v in able.items() if hf.get(k) not in (None, *v)} | {k: 'missing' for k in SIZES.values() if k not in hf}
     if odd:
         raise UserError(f"{model_type} is not a GPT-2 that this model can compute; its config.json has {odd}")
     for name in list(state):
         tensor = state.pop(name).float()
-        if not name.endswith(('.attn.bias', '.attn.masked_bias', 'lm_head.weight')): # causal masks, and the tied head
+        if name == 'lm_head.weight' and hf.get('tie_word_embeddings') is False:
+            state[name] = tensor
+        elif not name.endswith(('.attn.bias', '.attn.masked_bias', 'lm_head.weight')): # causal masks, and the tied head
             name = 'transformer.' + name.removeprefix('transformer.')
             state[name] = tensor.t().contiguous() if name.endswith(TRANSPOSED) and tensor.dim() == 2 else tensor
     return dict(bias=True, activation=ACTIVATIONS[hf.get('activation_function') or 'gelu_new'], **{k: hf[v] for k, v in SIZES.items()}), state
@@ -107,7 +109,8 @@ def write_pretrained(model, folder, end=None, tokenizer=None):
     except ImportError as e:
         raise UserError(f"writing transformers' format needs the package transformers: pip install transformers ({e})") from e
     config = GPT2Config(**{v: getattr(c, k) for k, v in SIZES.items()}, activation_function={v: k for k, v in reversed(ACTIVATIONS.items())}[c.activation],
-                        resid_pdrop=c.dropout, embd_pdrop=c.dropout, attn_pdrop=c.dropout, bos_token_id=end, eos_token_id=end)
+                        resid_pdrop=c.dropout, embd_pdrop=c.dropout, attn_pdrop=c.dropout, bos_token_id=end, eos_token_id=end,
+                        tie_word_embeddings=model.lm_head.weight is model.transformer.wte.weight)
     with torch.device('meta'):
         theirs = GPT2LMHeadModel(config)
     ours = model.state_dict()

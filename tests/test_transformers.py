@@ -280,6 +280,14 @@ def test_what_we_write_transformers_reads(tmp_path, bias, activation, vocab_size
     assert back.config.activation == activation and (bias or not back.transformer.h[0].mlp.c_fc.bias.any())
 
 
+def test_a_head_of_its_own_goes_there_and_back(tmp_path):
+    model = ours(True, 'gelu')
+    model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
+    model.save_pretrained(tmp_path)
+    assert_equal_logits(transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval(), model)
+    assert torch.equal(GPT.from_pretrained(tmp_path).lm_head.weight, model.lm_head.weight)
+
+
 def test_there_and_back_is_the_same_to_the_bit(saved, tmp_path):
     gpt2, folder = saved
     GPT.from_pretrained(folder).save_pretrained(tmp_path)
