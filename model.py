@@ -54,6 +54,8 @@ class GPTConfig:
 class LayerNorm(nn.LayerNorm): # torch's, with nanoGPT's two arguments
     def __init__(self, ndim, bias):
         super().__init__(ndim, bias=bias)
+    def forward(self, x): # in float32 if the weights are, as CUDA's autocast has it: in bfloat16 a CPU would sum their gradients so
+        return super().forward(x.to(torch.promote_types(x.dtype, self.weight.dtype)))
 
 @torch.compiler.assume_constant_result # else, compiled, every kernel that rotates would recompute them
 def rotations(T, hs, device):

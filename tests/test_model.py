@@ -443,6 +443,18 @@ def test_a_loss_in_chunks_is_the_plain_one():
         assert math.isnan(loss) and not any(g.any() for g in gradients)
 
 
+def test_gradients_of_layernorms_are_summed_in_float32():
+    """In bfloat16 a sum over 8192 tokens would be wrong by a tenth and more, as torch's kernel for CPUs has it."""
+    model, ids = small(bias=True, block_size=1024), torch.randint(SMALL['vocab_size'], (8, 1024))
+    norms, both = {n: p for n, p in model.named_parameters() if 'ln_' in n}, []
+    for half in False, True:
+        with torch.autocast('cpu', torch.bfloat16, enabled=half):
+            loss = model(ids, ids, 0)[1]
+        both.append(torch.autograd.grad(loss, norms.values()))
+    for name, exact, got in zip(norms, *both, strict=True):
+        assert (got - exact).norm() < 0.05 * exact.norm(), name
+
+
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16, None], ids=str)
 def test_what_blocks_add_to_is_in_bfloat16_where_matmuls_are(dtype):
     """In float16 it would overflow, so there it stays in float32; gradients of weights are float32 throughout."""
