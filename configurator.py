@@ -63,9 +63,9 @@ def _configure(space, argv=None):
             refuse(f"{where}: {key} takes {wanted}, as in {key}={defaults[key]!r}; got {value!r}")
         least = 1 if key in from_one_up else min(0, defaults[key]) if kind in (int, float) else result
         below = 1 if key in ('dropout', 'ngram_dropout', 'beta1', 'beta2') else 2 ** 64 if key == 'seed' else 2 ** 31 if kind is int else None
-        limit = f' and below {below}' if below else ' and at most 1' if key in ('cooldown', 'top_p') else ''
-        if result < least or below and result >= below or 'most' in limit and result > 1:
-            refuse(f"{where}: {key} must be at least {least}{limit}, got {result}")
+        most = 1 if key in ('cooldown', 'top_p') else None
+        if result < least or below and result >= below or most and result > most:
+            refuse(f"{where}: {key} must be at least {least}{f' and below {below}' if below else f' and at most {most}' * bool(most)}, got {result}")
         if result not in choices.get(key, [result]):
             refuse(f"{where}: {key} {result!r} is not one of {', '.join(choices[key])}")
         settings[key] = given[key] = result

@@ -44,7 +44,7 @@ class GPTConfig:
             if wanted and (type(value) not in ((int, float) if kind is float else (kind,)) or kind is int and value < least):
                 raise UserError(f"{name} must be {wanted}, got {value!r}")
         if self.n_layer * max(self.n_embd, 10000) ** 2 + (self.vocab_size + self.block_size + self.ngrams) * self.n_embd > 1e12:
-            raise UserError(f"{self} has more layers or parameters than fit any machine") # 10000: nor do many narrow layers
+            raise UserError(f"{self} has more layers or parameters than fit any machine") # nor do many layers that are narrow
         fits = [str(n) for n in range(1, self.n_embd + 1) if self.n_embd % (n + n * self.rotary) == 0] # rotary rotates channels in pairs
         if str(self.n_head) not in fits:
             raise UserError(f"n_embd {self.n_embd} cannot be divided among n_head {self.n_head} heads; n_head may be {', '.join(fits) or 'none'}")
@@ -84,19 +84,18 @@ class CausalSelfAttention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x, cache=None, at=0, mask=None, turn=None): # x and result (B, T, C); the others are made in GPT.trunk
+    def forward(self, x, cache=None, at=None, mask=None, turn=None): # x and result (B, T, C); for the others see GPT.trunk
         B, T, C = x.shape
         q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).unbind(2) # each (B, T, nh, hs)
         if turn:
             q, k = turned(q, *turn), turned(k, *turn)
         q, k, v = (part.transpose(1, 2) for part in (q, k, v)) # (B, nh, T, hs); y and they lie in memory as (B, T, nh, hs)
-        if mask is not None: # one token per row, each row at its own position
+        if mask is not None: # one token per row, each at its own position
             cache[:, torch.arange(B, device=x.device), :, at] = torch.stack((k, v), 1)[:, :, :, 0] # both sides (B, 2, nh, hs)
-            k, v = cache
         elif cache is not None:
-            cache[0, :, :, at:at + T], cache[1, :, :, at:at + T] = k, v
-            k, v = cache[:, :, :, :at + 1] if at else (k, v) # at 0 there is nothing before x
-        y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=self.dropout * self.training, is_causal=mask is None and not at) # (B, nh, T, hs)
+            cache[0, :, :, -T:], cache[1, :, :, -T:] = k, v
+        k, v = (k, v) if at is None else cache
+        y = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=self.dropout * self.training, is_causal=at is None) # (B, nh, T, hs)
         return self.resid_dropout(self.c_proj(y.transpose(1, 2).reshape(B, T, C)))
 
 class MLP(nn.Module):
@@ -167,17 +166,16 @@ class GPT(nn.Module):
             elif isinstance(self.get_submodule(name.rpartition('.')[0]), (nn.Linear, nn.Embedding)):
                 p.normal_(0.0, 0.02 / (2 * self.config.n_layer) ** 0.5 if name.endswith('c_proj.weight') else 0.02)
 
-    def trunk(self, idx, cache=None, at=0):
+    def trunk(self, idx, cache=None, at=None, apart=False):
         """The network without its head: (B, T) ids to (B, T, C). If cache is given, one (2, B, nh, S, hs) per layer, keys and
-        values go into it. With at above 0 only the last id of each row is computed, at position at, and attends to the cache:
-        (B, 1, C); the ids before it serve n-grams only. at may be a tensor (B): a position for each row."""
-        c, net, T = self.config, self.transformer, 1 if torch.is_tensor(at) or at else idx.size(1)
-        if torch.is_tensor(at):
-            position, mask = at[:, None], torch.arange(cache[0].size(-2), device=at.device) <= at.view(-1, 1, 1, 1) # (B, 1, 1, S)
-        else:
-            position, mask = torch.arange(at, at + T, device=idx.device), None
+        values go into its last T places. If at (B) is given too, only the last id of each row is computed, at its position in at,
+        and attends to the cache: (B, 1, C); the ids before it serve n-grams only. If apart, positions may differ from row to row
+        and from the cache's end: keys and values go into place at, and no row attends beyond its own."""
+        c, net, T = self.config, self.transformer, idx.size(1) if at is None else 1
+        position = torch.arange(T, device=idx.device) if at is None else at[:, None]
+        mask = torch.arange(cache[0].size(-2), device=at.device) <= at.view(-1, 1, 1, 1) if apart else None # (B, 1, 1, S)
         x, turn = net.wte(idx[:, -T:]), None
-        if c.rotary: # cos and sin, each (T, 1, hs/2), or (B, 1, 1, hs/2) if at is a tensor
+        if c.rotary: # cos and sin, each (T, 1, hs/2), or (B, 1, 1, hs/2) with at
             turn = tuple(rotations(c.block_size, c.n_embd // c.n_head, idx.device)[:, position])
         else:
             x = x + net.wpe(position)
@@ -276,10 +274,8 @@ class GPT(nn.Module):
         n_vocab up are never drawn. compiled makes a step one graph of static shapes, on CUDA a CUDA graph. Keys and values
         are cached until a row fills block_size. Positions are absolute, so from then on the window moves by context_stride tokens
         at once and is recomputed. Raises UserError for an empty prompt or an impossible stride."""
-        def choose(x, draws): # from last hidden states (B, C)
-            return pick(self.lm_head(x)[:, :n_vocab].float(), draws, temperature, top_k, top_p)
-        def step(recent, at, cache, draws):
-            return choose(self.trunk(recent, cache, at)[:, 0], draws)
+        choose = lambda x, draws: pick(self.lm_head(x)[:, :n_vocab].float(), draws, temperature, top_k, top_p) # x: last hidden states (B, C)
+        step = lambda recent, cache, at, apart, draws: choose(self.trunk(recent, cache, at, apart)[:, 0], draws)
         c, weight, B, ends = self.config, self.transformer.wte.weight, len(prompts), torch.tensor([len(p) for p in prompts])
         if not ends.all() or not 1 <= context_stride <= c.block_size:
             raise UserError(f"a prompt needs a token, and context_stride, {context_stride}, must be within 1 to block_size, {c.block_size}")
@@ -305,13 +301,12 @@ class GPT(nn.Module):
                 recent = F.pad(window, (3, 0), value=-1)[rows[:, None], at[:, None] + torch.arange(4, device=at.device)] # the last 4 tokens
                 if t == 0 and all(p == prompts[0] for p in prompts):
                     window = window[:1] # one row does for all, and the cache is filled for all
-                x = self.trunk(window, cache if T < c.block_size or context_stride > 1 else None).expand(B, -1, -1)
+                x = self.trunk(window, [x[..., :T, :] for x in cache] if T < c.block_size or context_stride > 1 else None).expand(B, -1, -1)
                 token = choose(x[rows, at], draws[rows, t])
             else:
                 at, T = at + 1, T + 1
-                level = even and not compiled # all rows are at the same position, so no mask is needed
-                past = cache if level or compiled else [x[..., :T, :] for x in cache]
-                token = step(recent, T - 1 if level else at, past, draws[rows, t]).clone() # a CUDA graph reuses its memory
+                past = cache if compiled else [x[..., :T, :] for x in cache] # up to the longest row's end; a graph has one shape
+                token = step(recent, past, at, compiled or not even, draws[rows, t]).clone() # a CUDA graph reuses its memory
             text[rows, here], recent = token, torch.cat((recent[:, 1:], token[:, None]), 1)
             here, ends = here + 1, ends + 1
             yield token
@@ -434,7 +429,7 @@ def newest_checkpoint(out_dir):
 def save_checkpoint(state, paths, keep=1):
     """Write state to each path atomically: after any crash either the old file or the new one is there, whole. With keep above 1
     only the newest keep of the ckpt_ITERATION.pt stay. Raises OSError or RuntimeError; the old files are then untouched."""
-    part = os.path.join(folder := os.path.dirname(paths[0]), f'ckpt.{os.getpid()}.tmp') # its own, should another process save here
+    part = os.path.join(folder := os.path.dirname(paths[0]), f'ckpt.{os.getpid()}.tmp') # its own, so that two runs never mix; here one of them fails
     state['model'].setdefault('lm_head.weight', state['model']['transformer.wte.weight']) # two names for one matrix
     try:
         for path in paths:
