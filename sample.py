@@ -61,8 +61,7 @@ for begin in range(0, len(prompts), size):
     rngs = [np.random.default_rng((seed, (begin + i) % num_samples)) for i in range(len(batch))] # so no sample depends on another
     draws = torch.from_numpy(np.stack([rng.random(max_new_tokens, np.float32) for rng in rngs]))
     steps = model.stream(batch, max_new_tokens, temperature, top_k, top_p, context_stride, n_vocab, draws, compile)
-    no_bar = sys.stdout.isatty() or None # on a terminal the first sample's text shows progress; None lets tqdm decide
-    with tqdm(total=max_new_tokens, unit='token', leave=False, disable=no_bar) as bar:
+    with tqdm(total=max_new_tokens, unit='token', leave=False, disable=sys.stdout.isatty() or None) as bar: # a terminal shows the text itself
         while not all(s.over for s in samples):
             some = list(islice(steps, 1 if len(batch) == 1 else 16)) # 16 at once, as reading ids makes a GPU wait
             for sample, ids in zip(samples, torch.stack(some, 1).tolist(), strict=True):

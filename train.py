@@ -2,6 +2,7 @@
 one process, on whatever the machine has:   python train.py config/train_python_char.py
 resumed, with a setting changed:            python train.py config/train_python_char.py --eval_interval=50 --init_from=resume
 eight GPUs of one machine:                  torchrun --standalone --nproc_per_node=8 train.py config/train_gpt2.py"""
+import atexit
 import json
 import math
 import os
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -162,15 +163,16 @@ tokens_per_iter = gradient_accumulation_steps * batch_size * block_size
 model_args = {k: v for k, v in vars(model.config).items() if k != 'activation' # nanoGPT's keys; activation is saved beside
               and (k not in ('rotary', 'ngrams', 'ngram_dropout') or v != getattr(GPTConfig, k))}
 # ---- processes, precision, optimizer -------------------------------------------------------------------------------------
-if world_size > 1:
+if world_size > 1: # which agree by host_group on what is in host memory, without the device
+    atexit.register(time.sleep, 1) # gloo's threads, should they still hold a tensor when Python ends, abort the process
     one_machine = os.environ.get('LOCAL_WORLD_SIZE') == str(world_size) # several machines may differ in how often they restarted
     attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '') if one_machine else ''
     store = torch.distributed.PrefixStore(attempt, next(torch.distributed.rendezvous('env://'))[0]) # after a restart torchrun's has dead addresses
     torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, device_id=torch.device(device) if device_type == 'cuda' else None)
-host_group = world_size > 1 and torch.distributed.new_group(backend='gloo') # to agree without the device; all_gather_object returns None
-if world_size > 1 and (torch.distributed.all_gather_object(begun := [None] * world_size, iter_num, host_group) or len({*begun}) > 1):
-    time.sleep(1) # all of them should have heard before one hangs up
-    refuse(f"the processes would begin at different iterations, {begun}: put out_dir {out_dir!r} on a file system that all of them share")
+    host_group, begun = torch.distributed.new_group(backend='gloo'), [None] * world_size
+    torch.distributed.all_gather_object(begun, iter_num, host_group)
+    if len(set(begun)) > 1:
+        refuse(f"the processes would begin at different iterations, {begun}: put out_dir {out_dir!r} on a file system that all of them share")
 if checkpoint and not eval_only and (iter_num > max_iters or iter_num == max_iters == progress['evaluated_at']):
     notice(f"nothing to do: {saved_path} has made {iter_num} of max_iters {max_iters} iterations; raise --max_iters to train on")
     sys.exit(0)
@@ -199,17 +201,17 @@ optimizers = [model.configure_optimizers(weight_decay, learning_rate, (beta1, be
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')
 if init_from == 'resume' and not eval_only and checkpoint.get('optimizer'):
     try:
-        for o, kept in zip(optimizers, (checkpoint['optimizer'], checkpoint.get('muon')), strict=False):
-            kept['param_groups'] = [new for old, new in zip(kept['param_groups'], o.state_dict()['param_groups'], strict=True)
-                                    if old['params'] == new['params']] # its moments, our settings; loading fails if one is left out
-            params = [p for group in o.param_groups for p in group['params']]
+        for o, name in zip(optimizers, ('optimizer', 'muon'), strict=False): # the second only with Muon
+            kept, ours, params = checkpoint[name], o.state_dict()['param_groups'], [p for g in o.param_groups for p in g['params']]
+            if [g['params'] for g in kept['param_groups']] != [g['params'] for g in ours]:
+                raise ValueError('it has other groups of parameters')
             for i, moments in kept['state'].items():
-                for k in ('momentum_buffer',) if o in muon else ('exp_avg', 'exp_avg_sq'):
+                for k in ('exp_avg', 'exp_avg_sq') if name == 'optimizer' else ('momentum_buffer',):
                     moments[k] = moments[k][:len(params[i])].reshape(params[i].shape).clone() # positions may have been cropped
                     if fsdp: # so that only one at a time is whole on the device
                         moments[k] = distribute_tensor(moments[k], params[i].device_mesh, params[i].placements)
-                moments.get('step', torch.zeros(())).item() # a check: fails if it is no number
-            o.load_state_dict(kept)
+                name == 'muon' or moments['step'].item() # a check: fails if it is no number
+            o.load_state_dict(dict(state=kept['state'], param_groups=ours)) # its moments, our settings
         if scaler.is_enabled() and 'scaler' in checkpoint:
             scaler.load_state_dict(checkpoint['scaler'])
     except Exception as e: # what a foreign state raises is anyone's guess
@@ -228,10 +230,10 @@ for _ in range(2 * (ddp and not eval_only)): # after two passes DDP's buckets ar
     model.zero_grad(set_to_none=False)
 whole = lambda x: getattr(x, 'full_tensor', lambda: x)() # a tensor with the other processes' parts, if it is sharded
 
-def over_all(x, kind='SUM', group=None):
+def over_all(x, kind='SUM'):
     """The sum, or the 'MAX', of a tensor over all processes, in place."""
     if world_size > 1:
-        torch.distributed.all_reduce(x, getattr(torch.distributed.ReduceOp, kind), group)
+        torch.distributed.all_reduce(x, getattr(torch.distributed.ReduceOp, kind), host_group if x.device.type == 'cpu' else None)
     return x
 # ---- schedule, evaluation, saving ----------------------------------------------------------------------------------------
 def get_lr(it):
@@ -271,7 +273,7 @@ def wait_for_write():
     try:
         return writing and writing.result()
     except (OSError, RuntimeError) as e:
-        refuse(f"could not save into {out_dir!r} ({' '.join(str(e).split())[:200]}); earlier files are untouched, --init_from=auto resumes from them")
+        refuse(f"could not save into {out_dir!r} ({' '.join(str(e.__context__ or e).split())[:200]}); earlier files are untouched, --init_from=auto resumes from them")
 
 def save(improved):
     """Copy the state after iter_num updates, since later ones change it, and have a thread write it, after the write before."""
@@ -317,7 +319,8 @@ def record(event, **values):
     """Write one line of metrics.jsonl, and send the numbers of evaluations and log lines to wandb."""
     if metrics:
         values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()} # JSON has no nan
-        metrics.write(json.dumps(dict(event=event, **values)) + '\n')
+        with suppress(OSError): # a full disk may have room again by the next save, which ends the run if not
+            metrics.write(json.dumps(dict(event=event, **values)) + '\n')
         if wandb_log and event in ('eval', 'log'):
             with suppress(Exception): # a later failure of wandb is no reason either; names and units are nanoGPT's
                 wandb.log({k + '/loss' * (k in data): 100 * v if v and k == 'mfu' else v for k, v in values.items()}, step=values['iter'])
@@ -333,7 +336,7 @@ t0, saved_at, logged_at, resumed_at = time.perf_counter(), time.monotonic(), ite
 bar = tqdm(total=max_iters, initial=iter_num, unit='iter', leave=False, disable=None if master_process else True)
 while True:
     by_clock = master_process and save_minutes and time.monotonic() - saved_at > 60 * save_minutes # rank 0's clock decides for all
-    stopping, by_clock = over_all(torch.tensor([stop_signal, int(by_clock)]), 'MAX', host_group).tolist()
+    stopping, by_clock = over_all(torch.tensor([stop_signal, int(by_clock)]), 'MAX').tolist()
     evaluating = eval_only or (iter_num % eval_interval == 0 or iter_num == max_iters) and iter_num != progress['evaluated_at']
     due = iter_num > resumed_at and (by_clock or save_interval and iter_num % save_interval == 0)
     saving, improved = not eval_only and (stopping or iter_num == max_iters or due), False
@@ -355,6 +358,7 @@ while True:
         t0 += time.perf_counter() - paused_at # the time per iteration leaves pauses out
     if stopping or iter_num >= max_iters:
         break
+    writing and writing.done() and wait_for_write() # a save that failed ends the run now, not at the next one
 
     lr = get_lr(iter_num)
     for o in optimizers:
@@ -362,8 +366,8 @@ while True:
             group['lr'] = lr * (muon_lr / (learning_rate or 1) if o in muon else 1)
     torch.manual_seed(int(np.random.default_rng((seed, 1, iter_num, rank)).integers(2**63))) # for dropout
     loss = torch.zeros((), device=device)
-    for m in range(micro_steps): # DDP averages gradients once, at the last; enable_grad here changes nothing
-        with wrapped.no_sync() if ddp and m < micro_steps - 1 else torch.enable_grad():
+    for m in range(micro_steps):
+        with wrapped.no_sync() if ddp and m < micro_steps - 1 else nullcontext(): # DDP averages gradients once, at the last
             with ctx:
                 micro_loss = wrapped(*next(feed), rows)[1] / micro_steps
             scaler.scale(micro_loss).backward()

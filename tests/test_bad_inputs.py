@@ -255,6 +255,7 @@ WTE, NORM = 'transformer.wte.weight', 'transformer.ln_f.weight'
     ('moments of another shape', put('optimizer', 'state', 0, 'exp_avg', value=torch.ones(9, 9)), ['train.py'], ['optimizer']),
     ('moments that are text', put('optimizer', 'state', 0, 'exp_avg', value='x'), ['train.py'], ['optimizer']),
     ('a step that is text', put('optimizer', 'state', 0, 'step', value='x'), ['train.py'], ['optimizer']),
+    ('no step of a later weight', put('optimizer', 'state', 3, 'step'), ['train.py'], ['optimizer']),
     ('no moments of one weight', put('optimizer', 'state', 0, 'exp_avg_sq'), ['train.py'], ['optimizer']),
     ('an optimizer of fewer groups', put('optimizer', 'param_groups', value=lambda g: g[:1]), ['train.py'], ['optimizer']),
     ('an optimizer of fewer weights', put('optimizer', 'param_groups', 0, 'params', value=lambda p: p[:1]), ['train.py'], ['optimizer']),

@@ -197,7 +197,7 @@ def test_a_full_disk_leaves_the_old_file(dataset, tmp_path):
         result = run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'init_from': 'resume'})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    result.refused('could not save')
+    result.refused('could not save', 'File too large') # the system's word, which torch hides behind one of its own
     assert (tmp_path / 'ckpt.pt').read_bytes() == before and not list(tmp_path.glob('*.tmp'))
     train(dataset, tmp_path, init_from='auto') # and there it goes on
 
@@ -328,6 +328,16 @@ def test_a_save_that_fails_ends_the_run_though_later_ones_might_not(dataset, tmp
     monkeypatch.setattr(model, 'save_checkpoint', once)
     run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path}).refused('could not save', 'No space left')
     assert not (tmp_path / 'ckpt.pt').exists()
+
+
+def test_a_save_that_fails_ends_the_run_at_once(dataset, tmp_path, monkeypatch):
+    """Not at the next save, before which all would be trained for nothing."""
+    import model
+    def fails(*args):
+        raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(model, 'save_checkpoint', fails)
+    run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'max_iters': 5000, 'eval_interval': 10 ** 6, 'save_interval': 4}).refused('could not save')
+    assert len(events(tmp_path, 'save')) == 1
 
 
 def test_the_best_alone_goes_on(trained, tmp_path):

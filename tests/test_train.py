@@ -610,11 +610,16 @@ def test_an_untied_head_stays_so(dataset, tmp_path, monkeypatch):
     assert f"val loss {loss:.4f}" in train(dataset, tmp_path, init_from='resume', eval_only=True).out
 
 
-def test_a_log_that_cannot_be_written_costs_a_sentence(dataset, tmp_path, monkeypatch):
+def test_lines_that_cannot_be_written_do_not_end_a_run(dataset, tmp_path, monkeypatch):
+    """A disk that is full for a moment costs lines of metrics.jsonl, no more."""
+    dumps = json.dumps
     def full(event):
-        raise OSError(122, 'Disk quota exceeded')
+        if event['event'] == 'log' and event['iter'] < 2:
+            raise OSError(122, 'Disk quota exceeded')
+        return dumps(event)
     monkeypatch.setattr(json, 'dumps', full)
-    run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path}).refused('Disk quota exceeded')
+    train(dataset, tmp_path)
+    assert [e['iter'] for e in events(tmp_path, 'log')] == [2, 3, 4, 5] and (tmp_path / 'ckpt.pt').exists()
 
 
 @pytest.mark.skipif(os.name != 'posix', reason='links as Unix has them')
