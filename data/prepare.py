@@ -38,7 +38,8 @@ PIECE = 2 ** 20 # characters that are read, cut and encoded at once
 
 for stream in ('stdout', 'stderr'): # which a process without a console does not have
     setattr(sys, stream, getattr(sys, stream) or open(os.devnull, 'w', encoding='utf-8'))
-    getattr(getattr(sys, stream), 'reconfigure', dict)(errors='backslashreplace') # a codepage may not have a folder's letters
+    out = getattr(getattr(sys, stream), 'reconfigure', dict) # dict, which does nothing, stands in where a stream was replaced
+    out(encoding='utf-8', errors='backslashreplace', line_buffering=True) # not Windows' codepage
 
 def stop(message):
     """End the running script with a sentence and status 1."""
@@ -237,7 +238,9 @@ def check_codec(meta):
     """The kind of a meta.pkl's content: 'char', 'bpe', 'tiktoken:NAME', or 'none' for ids without text. Raises TypeError or KeyError if it is inconsistent."""
     if meta is None:
         return 'tiktoken:gpt2'
-    V, kind = meta['vocab_size'], meta.get('tokenizer', 'char' if {'stoi', 'itos'} & {*meta} else 'none')
+    V, kind = meta['vocab_size'], meta.get('tokenizer', 'none')
+    if type(kind) is str and not (kind == 'bpe' or kind.startswith('tiktoken:') or 'json' in meta): # also if it is somebody else's word
+        kind = 'char' if {'stoi', 'itos'} & {*meta} else 'none'
     if type(V) is not int or not 1 <= V <= 2 ** 32 or meta.get('dtype', 'uint16') not in ('uint16', 'uint32')[V > 2 ** 16:]:
         raise TypeError("its vocab_size or dtype is wrong: ids above 65,535 take uint32")
     if kind == 'char':

@@ -524,6 +524,14 @@ def test_a_damaged_tokenizer_is_a_sentence(learned, wide, harm):
         get_codec({**learned, 'json': rewritten, **harm})
 
 
+def test_a_word_of_someone_elses_for_a_tokenizer_decides_nothing():
+    """nanoGPT reads vocab_size, stoi and itos only, so its users write into meta.pkl what they like."""
+    assert prepare.check_codec({**CODEC, 'tokenizer': 'letters'}) == 'char'
+    assert prepare.check_codec({'vocab_size': 50257, 'tokenizer': 'gpt2'}) == 'none'
+    with pytest.raises(TypeError, match='no text'):
+        prepare.check_codec({'vocab_size': 300, 'tokenizer': 'bpe', 'json': 7})
+
+
 def test_training_and_sampling_with_a_bpe_of_ones_own(data, tmp_path):
     pytest.importorskip('tokenizers')
     (tmp_path / 'a.txt').write_text('the cat and the dog, ünï 木🌲.\n' * 99, encoding='utf-8')
