@@ -2,9 +2,9 @@
 globals (bool, int, float or str, no _ in front) and then runs this file in its own namespace. On the command line the later wins:
     python train.py config/x.py config/y.py --batch_size=32 --learning_rate 1e-3 compile=false
 A config file is Python that sees the script's globals; only the settings that it assigns are taken over. A number is converted
-if nothing is lost (1e4 -> 10000, 1 -> 1.0), text stays as typed, --help lists all settings. Besides the settings, now final, this
-file leaves in the script: refuse, which ends it with a sentence; config, every setting with its value; given, the names set by
-hand; rank, local_rank, world_size, this process among torchrun's; device_type, such as 'cuda'; ctx, forward passes' autocast."""
+if nothing is lost (1e4 -> 10000, 1 -> 1.0) and may be negative only where the default is; text stays as typed; --help lists all.
+Besides the settings, now final, this file leaves in the script: refuse, which ends it with a sentence; config, all settings; given,
+the names set by hand; rank, local_rank, world_size, from torchrun; device_type, such as 'cuda'; ctx, forward passes' autocast."""
 
 def refuse(message):
     """End with one line on stderr and exit status 1. A message says what was got, what is possible and what to do."""
@@ -39,8 +39,7 @@ def _configure(space, argv=None):
     choices = dict(optimizer=('adamw', 'muon'), lr_schedule=('cosine', 'wsd'), mode=('train', 'generate'),
                    dtype=('auto', 'float32', 'bfloat16', 'float16'))
     def unknown(key, where):
-        nearest = difflib.get_close_matches(key, defaults, 1, 0)[0]
-        refuse(f"{where}: there is no setting {key!r}; the nearest is {nearest!r}, --help lists all")
+        refuse(f"{where}: there is no setting {key!r}; the nearest is {difflib.get_close_matches(key, defaults, 1, 0)[0]!r}, --help lists all")
     def assign(key, value, where):
         kind = bool if key == 'compile' else type(defaults[key]) # its default may be the word auto
         switches = {'true': True, '1': True, 'false': False, '0': False, **({'auto': 'auto'} if key == 'compile' else {})}
@@ -61,12 +60,13 @@ def _configure(space, argv=None):
                 result = kind(exact)
         except (ValueError, KeyError, ArithmeticError):
             refuse(f"{where}: {key} takes {wanted}, as in {key}={defaults[key]!r}; got {value!r}")
-        least = 1 if key in from_one_up else min(0, defaults[key]) if kind in (int, float) else result
-        below = 1 if key in ('dropout', 'ngram_dropout', 'beta1', 'beta2') else 2 ** 64 if key == 'seed' else 2 ** 31 if kind is int else None
+        least = 1 if key in from_one_up else 0 if kind in (int, float) and defaults[key] >= 0 else result # that is no limit
+        below = 1 if key in ('dropout', 'ngram_dropout', 'beta1', 'beta2') else 2 ** 64 if key == 'seed' else 2 ** 31 if kind is int and defaults[key] < 2 ** 31 else None
         most = 1 if key in ('cooldown', 'top_p') else None
         if result < least or below and result >= below or most and result > most:
-            refuse(f"{where}: {key} must be at least {least}{f' and below {below}' if below else f' and at most {most}' * bool(most)}, got {result}")
-        if result not in choices.get(key, [result]):
+            limit = f' and below {below}' if below else f' and at most {most}' if most else ''
+            refuse(f"{where}: {key} must be at least {least}{limit}, got {result}")
+        if defaults[key] in choices.get(key, ()) and result not in choices[key]: # else the setting is a script's own
             refuse(f"{where}: {key} {result!r} is not one of {', '.join(choices[key])}")
         settings[key] = given[key] = result
     def run_file(path):
@@ -90,10 +90,9 @@ def _configure(space, argv=None):
         stored &= {i.argval for i in dis.get_instructions(source) if i.opname == 'STORE_NAME'} # not a function's local names
         used |= {getattr(n, 'id', '') for loop in nodes if isinstance(loop, ast.For) for n in ast.walk(loop.target)} # or loop counters
         for key, value in after.items():
-            if key in defaults:
-                if key in stored or value is not before[key]:
-                    assign(key, value, path)
-            elif key in stored and not key.startswith('_') and (key not in used or difflib.get_close_matches(key, defaults, 1, 0.9)):
+            if key in defaults and (key in stored or value is not before[key]):
+                assign(key, value, path)
+            elif key in stored - defaults.keys() and not key.startswith('_') and (key not in used or difflib.get_close_matches(key, defaults, 1, 0.9)):
                 unknown(key, path) # neither a setting nor a helper that the file itself uses
 
     args = list(sys.argv[1:] if argv is None else argv)
@@ -132,8 +131,7 @@ def _settle(s, given):
     """Turn every 'auto' among the settings s into what this machine offers; return the names that scripts share."""
     import contextlib, ctypes, os, sys, torch
     sys.excepthook = _explain
-    for out in (sys.stdout, sys.stderr): # dict, which does nothing, stands in where one was replaced
-        getattr(out, 'reconfigure', dict)(encoding='utf-8', errors='backslashreplace', line_buffering=True) # not Windows' codepage
+    stated, s = list(s), dict(device='auto', dtype='auto', compile=False) | s # a script of one's own need not state these
     rank, local_rank, world_size = (int(os.environ.get(k, d)) for k, d in (('RANK', 0), ('LOCAL_RANK', 0), ('WORLD_SIZE', 1)))
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     numbered = [f'{accelerator.type}:{i}' for i in range(torch.accelerator.device_count())] if accelerator else []
@@ -171,8 +169,7 @@ def _settle(s, given):
             s['compile'] = device_type == 'cuda' and torch.compile(lambda x: x * 2 + 1)(torch.ones(2, device=device)).tolist() == [3, 3]
         except Exception as e:
             s['compile'] = False
-            if rank == 0:
-                print(f"not compiling, because {type(e).__name__}: {' '.join(str(e).split())[:200]}")
+            rank == 0 and print(f"not compiling, because {type(e).__name__}: {' '.join(str(e).split())[:200]}")
     if 'backend' in s and torch.distributed.is_available():
         known = dict.fromkeys((torch.distributed.get_default_backend_for_device(device_type), 'gloo', 'mpi'))
         ways = [b for b in known if torch.distributed.is_backend_available(b)]
@@ -184,8 +181,9 @@ def _settle(s, given):
         print('settings given:', ', '.join(f'{k} = {v!r}' for k, v in given.items()) or 'none')
         name = torch.cuda.get_device_name(device) if device_type == 'cuda' else f'{torch.get_num_threads()} threads'
         print(f"device {device} ({name}), computing in {s['dtype']}, compile {s['compile']}, {world_size} process(es), torch {torch.__version__}")
-    return dict(s, config=dict(s), device=device, device_type=device_type, ctx=ctx, given=set(given),
-                rank=rank, local_rank=local_rank, world_size=world_size)
+    config = {k: s[k] for k in stated} # no more: a compile that the script does not state would hide Python's
+    return dict(config | ({'device': device} if 'device' in stated else {}), config=config, device_type=device_type, ctx=ctx,
+                given=set(given), rank=rank, local_rank=local_rank, world_size=world_size)
 
 globals().update(_settle(*_configure(globals())))
 del _configure, _settle

@@ -407,3 +407,17 @@ def test_settings_and_machine_are_announced(toy):
 def test_the_seed_is_set(toy):
     draws = [(toy(f'--seed={s}'), torch.rand(3))[1].tolist() for s in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
+
+
+def test_a_script_of_ones_own(tmp_path):
+    """It need not state device, dtype or compile, and gets only what it states; its settings have its limits, not ours."""
+    (tmp_path / 'own.py').write_text(f"""from torch import device as kind
+n, shift, many, mode, device = 1, -1, 2 ** 40, 'fast', kind('cpu')
+exec(open({str(ROOT / 'configurator.py')!r}, encoding='utf-8').read())
+""")
+    result = run(tmp_path / 'own.py', n=2, shift=-7, many=2 ** 41, mode='slow')
+    assert result.code == 0, result.err
+    settings = dict(n=2, shift=-7, many=2 ** 41, mode='slow')
+    assert result.space['config'] == settings and {k: result.space[k] for k in settings} == settings
+    assert result.space['device'] == torch.device('cpu') and not {'dtype', 'compile'} & result.space.keys()
+    run(tmp_path / 'own.py', n=-1).refused('n must be at least 0')
