@@ -2,6 +2,7 @@
 Shapes: B batch, T time, at most block_size, S time in the cache, C channels (n_embd), V vocabulary, nh heads, hs = C / nh.
 Architecture: "Language Models are Unsupervised Multitask Learners" (Radford et al., 2019); names and file formats are nanoGPT's."""
 import glob
+import inspect
 import os
 import pickle
 import re
@@ -40,6 +41,7 @@ class GPTConfig:
     def __post_init__(self):
         for name, kind in GPTConfig.__annotations__.items(): # fields that users add may be of other kinds, which go unchecked
             value, least = getattr(self, name), int(getattr(GPTConfig, name) != 0) # 0 where that is the default
+            setattr(self, name, value := value.item() if hasattr(value, 'item') else bool(value) if kind is bool and value in (0, 1) else value)
             wanted = {int: f'a whole number from {least} up', float: 'a number', bool: 'True or False', str: 'text'}.get(kind)
             if wanted and (type(value) not in ((int, float) if kind is float else (kind,)) or kind is int and value < least):
                 raise UserError(f"{name} must be {wanted}, got {value!r}")
@@ -102,7 +104,7 @@ class MLP(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
-        self.gelu = nn.GELU(ACTIVATIONS[config.activation])
+        self.gelu = nn.GELU(ACTIVATIONS[getattr(config, 'activation', 'gelu')])
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -127,7 +129,7 @@ class ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, targets, rows, train):
-        n, loss = (targets != -1).sum(), torch.zeros((), device=x.device)
+        ctx.n, loss = (targets != -1).sum(), torch.zeros((), device=x.device)
         dx, dw = ctx.gradients = (torch.zeros_like(x), torch.zeros_like(weight)) if train else (None, None)
         for i in range(0, len(x), rows):
             a, t, counted = x[i:i + rows], targets[i:i + rows, None].clamp(min=0), targets[i:i + rows, None] != -1
@@ -137,8 +139,7 @@ class ChunkedLoss(torch.autograd.Function):
                 p = logp.exp_().scatter_add_(1, t, torch.full_like(t, -1, dtype=logp.dtype))
                 dx[i:i + rows] = (p @ weight) * counted
                 dw.addmm_(p.t(), a.float() * counted)
-        ctx.n = n # the gradients are of the sum; backward divides them
-        return loss / n
+        return loss / ctx.n # the gradients are of the sum; backward divides them
 
     @staticmethod
     def backward(ctx, gradient):
@@ -269,11 +270,12 @@ class GPT(nn.Module):
     # ---- generation ----------------------------------------------------------------------------------------------------
     @torch.inference_mode()
     def stream(self, prompts, max_new_tokens, temperature=1.0, top_k=None, top_p=None, context_stride=1, n_vocab=None, draws=None, compiled=False):
-        """Yields, max_new_tokens times, the next id of each row, (B,) on the model's device. prompts are B lists of ids; each row
-        gets what it would get alone. pick chooses by draws (B, max_new_tokens), which default to torch's CPU generator; ids from
-        n_vocab up are never drawn. compiled makes a step one graph of static shapes, on CUDA a CUDA graph. Keys and values
-        are cached until a row fills block_size. Positions are absolute, so from then on the window moves by context_stride tokens
-        at once and is recomputed. Raises UserError for an empty prompt or an impossible stride."""
+        """Yields, max_new_tokens times, the next id of each row, (B,) on the model's device, by trunk and lm_head, not by forward.
+        prompts are B lists of ids; each row gets what it would get alone. pick chooses by draws (B, max_new_tokens), which default
+        to torch's CPU generator; ids from n_vocab up are never drawn. compiled makes a step one graph of static shapes, on CUDA a
+        CUDA graph. Keys and values are cached, unless blocks or attention of your own take only x, until a row fills block_size.
+        Positions are absolute, so from then on the window moves by context_stride tokens at once and is recomputed. Raises
+        UserError for an empty prompt or an impossible stride."""
         choose = lambda x, draws: pick(self.lm_head(x)[:, :n_vocab].float(), draws, temperature, top_k, top_p) # x: last hidden states (B, C)
         step = lambda recent, cache, at, apart, draws: choose(self.trunk(recent, cache, at, apart)[:, 0], draws)
         c, weight, B, ends = self.config, self.transformer.wte.weight, len(prompts), torch.tensor([len(p) for p in prompts])
@@ -283,6 +285,7 @@ class GPT(nn.Module):
         text = F.pad(nn.utils.rnn.pad_sequence([torch.tensor(p) for p in prompts], batch_first=True), (0, max_new_tokens))
         first = (ends - c.block_size).clamp(min=0) # a row's window is first to ends, both on the host; here is ends on the device
         rows, draws, text, here = (x.to(weight.device) for x in (torch.arange(B), draws, text, ends))
+        cached = all({'past', 'cache'} & {*inspect.signature(m.forward).parameters} for b in self.transformer.h for m in (b, getattr(b, 'attn', b)))
         S = c.block_size if compiled else min(c.block_size, text.size(1)) # positions in the cache
         cache = [weight.new_zeros(2, B, c.n_head, S, c.n_embd // c.n_head) for _ in self.transformer.h]
         if compiled:
@@ -291,7 +294,7 @@ class GPT(nn.Module):
             step = torch.compile(step, fullgraph=True, dynamic=False, mode='reduce-overhead' if weight.is_cuda else None)
         for t in range(max_new_tokens):
             full = ends - first > c.block_size
-            if t == 0 or full.any(): # recompute; with a stride of 1 the next step does so again, so a full window needs no cache
+            if t == 0 or full.any() or not cached: # recompute; with a stride of 1 the next step does so again, so a full window needs no cache
                 first += full * context_stride
                 sizes = ends - first
                 T, even = int(sizes.max()), bool((sizes == sizes[0]).all())
@@ -301,7 +304,7 @@ class GPT(nn.Module):
                 recent = F.pad(window, (3, 0), value=-1)[rows[:, None], at[:, None] + torch.arange(4, device=at.device)] # the last 4 tokens
                 if t == 0 and all(p == prompts[0] for p in prompts):
                     window = window[:1] # one row does for all, and the cache is filled for all
-                x = self.trunk(window, [x[..., :T, :] for x in cache] if T < c.block_size or context_stride > 1 else None).expand(B, -1, -1)
+                x = self.trunk(window, [x[..., :T, :] for x in cache] if cached and (T < c.block_size or context_stride > 1) else None).expand(B, -1, -1)
                 token = choose(x[rows, at], draws[rows, t])
             else:
                 at, T = at + 1, T + 1

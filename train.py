@@ -359,7 +359,6 @@ while True:
     if stopping or iter_num >= max_iters:
         break
     writing and writing.done() and wait_for_write() # a save that failed ends the run now, not at the next one
-
     lr = get_lr(iter_num)
     for o in optimizers:
         for group in o.param_groups:

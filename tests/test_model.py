@@ -1,14 +1,16 @@
 """The network against slow references and against what the contract says of it."""
 import math
+import types
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
 from data.prepare import get_codec
-from model import GPT, GPTConfig, Muon, UserError, load_checkpoint, peak_flops
+from model import GPT, Block, GPTConfig, Muon, UserError, load_checkpoint, peak_flops
 
 SMALL = dict(block_size=12, vocab_size=37, n_layer=2, n_head=2, n_embd=16)
 
@@ -248,6 +250,19 @@ def test_users_may_add_to_the_shape():
         Config(n_head=0)
 
 
+def test_numbers_of_other_kinds_are_converted_if_nothing_is_lost():
+    config = GPTConfig(vocab_size=np.int64(61), bias=0, dropout=np.float32(0.5))
+    assert (type(config.vocab_size), config.bias, type(config.dropout)) == (int, False, float)
+    for wrong in dict(bias=2), dict(vocab_size=np.float32(1.5)), dict(n_layer=True):
+        with pytest.raises(UserError, match=next(iter(wrong))):
+            GPTConfig(**wrong)
+
+
+def test_a_block_of_a_config_without_our_fields():
+    config = types.SimpleNamespace(n_embd=8, n_head=2, dropout=0.0, bias=True)
+    assert Block(config)(torch.ones(1, 3, 8)).shape == (1, 3, 8)
+
+
 def test_users_may_change_parts_of_a_model():
     """Blocks that take x alone are trained, hooks change nothing, generation needs no weights of the head, and parameters of one's own keep their values."""
     class Plain(nn.Module):
@@ -267,6 +282,13 @@ def test_users_may_change_parts_of_a_model():
     model.transformer.h[0] = Plain()
     model(idx, idx)[1].backward()
     assert model.estimate_mfu(1, 1, 1e9) > 0
+
+    model = small()
+    wanted = model.generate(idx, 30, temperature=0) # beyond the window
+    for block in model.transformer.h: # an attention as nanoGPT has it, which knows no cache
+        block.attn.forward = lambda x, attend=block.attn.forward: attend(x)
+    assert torch.equal(model.generate(idx, 30, temperature=0, context_stride=1), wanted)
+    assert model.generate(idx, 30, temperature=0, context_stride=4, compiled=True).shape == wanted.shape
 
     model = small()
     model.transformer.h[0].mlp.scale, model.transformer.h[0].mlp.gate_bias = (nn.Parameter(torch.full((2, 2), 7.0)) for _ in range(2))
