@@ -91,6 +91,15 @@ def write_whole(path, data):
         f.write(data)
     os.replace(path + '.tmp', path)
 
+def need_space(what, needed, folder):
+    """End the script if the disk of folder, which need not exist yet, has fewer bytes free than the needed ones for what."""
+    there = os.path.abspath(folder)
+    while not os.path.exists(there):
+        there = os.path.dirname(there)
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        stop(f"{what} takes {needed / 1e9:.1f} GB, and {folder!r} has {free / 1e9:.1f} GB free; free some or choose another folder")
+
 @in_sentences()
 def fetched_text(path, url, sha256):
     """The text in path; fetched from url first if it is not there. A file that was put there by hand is taken as it is."""
@@ -238,7 +247,7 @@ def check_codec(meta):
     """The kind of a meta.pkl's content: 'char', 'bpe', 'tiktoken:NAME', or 'none' for ids without text. Raises TypeError or KeyError if it is inconsistent."""
     if meta is None:
         return 'tiktoken:gpt2'
-    V, kind = meta['vocab_size'], meta.get('tokenizer', 'none')
+    V, kind = meta['vocab_size'], meta.get('tokenizer') or 'none'
     if type(kind) is str and not (kind == 'bpe' or kind.startswith('tiktoken:') or 'json' in meta): # also if it is somebody else's word
         kind = 'char' if {'stoi', 'itos'} & {*meta} else 'none'
     if type(V) is not int or not 1 <= V <= 2 ** 32 or meta.get('dtype', 'uint16') not in ('uint16', 'uint32')[V > 2 ** 16:]:
@@ -353,6 +362,20 @@ def grouped(pieces):
             group, size = [], 0
     yield group
 
+@contextlib.contextmanager
+def only_writer(folder):
+    """Make folder, and lock it until the block or the process ends; end the script if another process has locked it."""
+    os.makedirs(folder, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(ImportError, OSError): # Windows has no fcntl, and not every file system has locks
+            import fcntl
+            held.callback(os.close, fd := os.open(folder, os.O_RDONLY))
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                stop(f"another process is writing into {folder}; when it has ended, run the same command once more")
+        yield
+
 @in_sentences()
 def write_bins(folder, pieces_from, meta, total, source=''):
     """
@@ -360,6 +383,11 @@ def write_bins(folder, pieces_from, meta, total, source=''):
     on, (text, whether a document ends, 'train' or 'val'), about total characters in all. Memory stays flat. A run that was stopped
     continues if source, which identifies the input, is the same. Existing files stay until the new ones are whole.
     """
+    with only_writer(folder):
+        write_bins_alone(folder, pieces_from, meta, total, source)
+
+def write_bins_alone(folder, pieces_from, meta, total, source):
+    """write_bins, where no other process writes."""
     encode, _, vocab_size, end = open_codec(meta)
     dtype = np.dtype((meta or {}).get('dtype', 'uint16')).newbyteorder('<')
     paths = {split: os.path.join(folder, split + '.bin') for split in ('train', 'val')}
@@ -372,10 +400,7 @@ def write_bins(folder, pieces_from, meta, total, source=''):
             _, done, behind, sizes = saved # else it belongs to other input, or a power cut lost the end
     except Exception: # it is not there, or not what is written here
         pass
-    os.makedirs(folder, exist_ok=True)
-    need, free = (total - behind) * dtype.itemsize / (4 if end is not None else 1), shutil.disk_usage(folder).free
-    if free < need: # a BPE's token is about four characters
-        stop(f"{folder} needs about {need / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free")
+    need_space('the dataset', (total - behind) * dtype.itemsize / (4 if end is not None else 1), folder) # a BPE's token is about four characters
 
     def ids_of(group):
         return group, {split: np.asarray(encode([p[:2] for p in group if p[2] == split])).astype(dtype).tobytes() for split in paths}
@@ -425,6 +450,14 @@ def find_data(dataset):
         folders.insert(0 if dataset.startswith('.') else 2, dataset)
     return next(filter(os.path.isdir, folders), None)
 
+def need_data(dataset):
+    """The folder of a dataset, as find_data has it; ends the script with what there is to choose from if there is none."""
+    if not (folder := find_data(dataset)):
+        ours = glob.glob('*/prepare.py', root_dir=os.path.dirname(os.path.abspath(__file__)))
+        stop(f"there is no dataset {dataset!r}, neither here nor beside train.py; choose {', '.join(sorted(map(os.path.dirname, ours)))}, "
+             "or a folder such as ./mine")
+    return folder
+
 class Tokens:
     """
     A split of the dataset in folder, read in windows of T + 1 ids: T and the next one. Ends the script with a sentence if the bin is
@@ -440,15 +473,16 @@ class Tokens:
         if not os.path.isfile(self.path):
             script = os.path.join(folder, 'prepare.py')
             stop(f"{self.path} is missing: run python {script if os.path.exists(script) else 'data/prepare.py TEXT --name=NAME'}")
-        size = os.path.getsize(self.path)
+        begin = slice(min(len(self), 10_000_000)) # len looks at the file's size first
+        self.checked(self.ids()[begin]) # the rest is checked as it is read
+
+    def __len__(self): # checked each time, as the file may be written anew during a run
+        size, tokens = os.path.getsize(self.path), os.path.getsize(self.path) // self.dtype.itemsize
         if size == 0 or size % self.dtype.itemsize:
             stop(f"{self.path} has {size} bytes, not a whole number of {self.dtype} tokens: it is cut short or of another kind; prepare it again")
-        if len(self) <= T:
-            stop(f"{self.path} has {len(self)} tokens, fewer than block_size {T} plus the one to predict; give a smaller --block_size")
-        self.checked(self.ids()[:10_000_000]) # the rest is checked as it is read
-
-    def __len__(self):
-        return os.path.getsize(self.path) // self.dtype.itemsize
+        if tokens <= self.T:
+            stop(f"{self.path} has {tokens} tokens, fewer than block_size {self.T} plus the one to predict; give a smaller --block_size")
+        return tokens
 
     def ids(self):
         """All ids, memory-mapped anew at each call, so that a long run gives pages back."""

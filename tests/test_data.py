@@ -673,6 +673,29 @@ def test_a_disk_that_refuses_costs_a_sentence(data, monkeypatch):
     run(data / 'python_char' / 'prepare.py').refused('Permission denied', 'train.bin.part')
 
 
+def test_a_second_writer_is_refused_before_it_writes(tmp_path):
+    fcntl = pytest.importorskip('fcntl', reason='Windows has no such locks')
+    fd = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    try:
+        with refused('another process is writing'):
+            prepare.write_parts(str(tmp_path), 'a' * 900, 'b' * 100)
+        assert not os.listdir(tmp_path)
+    finally:
+        os.close(fd)
+    prepare.write_parts(str(tmp_path), 'a' * 900, 'b' * 100)
+    assert len(ids(tmp_path / 'train.bin')) == 900
+
+
+def test_a_bin_that_is_cut_during_a_run_ends_in_a_sentence(data, tmp_path):
+    prepare.write_parts(str(tmp_path), 'ab' * 2000, 'b' * 100)
+    tokens = prepare.Tokens(tmp_path, 'train', None, 2, 16)
+    for size in 4001, 20, 0:
+        os.truncate(tmp_path / 'train.bin', size)
+        with refused('train.bin has'):
+            len(tokens)
+
+
 def test_two_that_write_one_dataset_end_in_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, 'PIECE', 8)
     def pieces_from(start):
@@ -751,3 +774,9 @@ def test_a_damaged_meta_is_a_sentence(tmp_path, content):
     (tmp_path / 'meta.pkl').write_bytes(content)
     with refused('meta.pkl'):
         load_meta(str(tmp_path / 'meta.pkl'))
+
+
+def test_too_little_space_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, 'disk_usage', lambda folder: types.SimpleNamespace(free=10))
+    with pytest.raises(SystemExit, match='the dataset takes 0.0 GB, and .* has 0.0 GB free'):
+        prepare.write_bins(str(tmp_path / 'a' / 'b'), lambda n: [], CODEC, 120)

@@ -56,7 +56,7 @@ if __name__ == '__main__': # datasets may start processes that import this file
     docs = load(args.source)
     if len(docs) < 2:
         stop(f"{args.source or 'the dataset'} has {len(docs)} documents, which cannot be split")
-    if getattr(docs.features.get('text'), 'dtype', None) not in ('string', 'large_string'):
+    if getattr(docs.features.get('text'), 'dtype', None) not in ('string', 'large_string', 'string_view'):
         stop(f"{args.source or 'the dataset'} has no field 'text' of strings, only {', '.join(docs.column_names)}")
     size = docs.data.nbytes / len(docs) # of a document
     if args.max_docs:
