@@ -32,12 +32,14 @@ def _explain(kind, error, trace):
 def _configure(space, argv=None):
     """Apply argv, else the command line, to the settings in space, a script's globals; return (settings, those given by hand)."""
     import ast, decimal, difflib, dis, os, pathlib, re, sys
+    getattr(sys.stdout, 'reconfigure', dict)(encoding='utf-8', errors='backslashreplace') # as data/prepare.py does, which not all scripts use
     defaults = {k: v for k, v in space.items() if not k.startswith('_') and type(v) in (bool, int, float, str)}
     settings, given = dict(defaults), {}
     from_one_up = ('eval_interval log_interval eval_iters gradient_accumulation_steps batch_size block_size n_layer n_head '
                    'n_embd num_samples max_new_tokens max_seconds max_bad_steps keep_checkpoints context_stride').split()
     choices = dict(optimizer=('adamw', 'muon'), lr_schedule=('cosine', 'wsd'), mode=('train', 'generate'),
                    dtype=('auto', 'float32', 'bfloat16', 'float16'))
+    limits = dict(dropout=1, ngram_dropout=1, beta1=1, beta2=1, seed=2 ** 64) # a value is below; for other whole numbers it is 2 ** 31
     def unknown(key, where):
         refuse(f"{where}: there is no setting {key!r}; the nearest is {difflib.get_close_matches(key, defaults, 1, 0)[0]!r}, --help lists all")
     def assign(key, value, where):
@@ -61,7 +63,7 @@ def _configure(space, argv=None):
         except (ValueError, KeyError, ArithmeticError):
             refuse(f"{where}: {key} takes {wanted}, as in {key}={defaults[key]!r}; got {value!r}")
         least = 1 if key in from_one_up else 0 if kind in (int, float) and defaults[key] >= 0 else result # that is no limit
-        below = 1 if key in ('dropout', 'ngram_dropout', 'beta1', 'beta2') else 2 ** 64 if key == 'seed' else 2 ** 31 if kind is int and defaults[key] < 2 ** 31 else None
+        below = limits.get(key, 2 ** 31 if kind is int and defaults[key] < 2 ** 31 else None)
         most = 1 if key in ('cooldown', 'top_p') else None
         if result < least or below and result >= below or most and result > most:
             limit = f' and below {below}' if below else f' and at most {most}' if most else ''
@@ -70,11 +72,9 @@ def _configure(space, argv=None):
             refuse(f"{where}: {key} {result!r} is not one of {', '.join(choices[key])}")
         settings[key] = given[key] = result
     def run_file(path):
-        beside = os.path.join(os.path.dirname(os.path.abspath(space['__file__'])), path)
-        found = path if os.path.exists(path) or not os.path.exists(beside) else beside
+        found = path if os.path.exists(path) else os.path.join(os.path.dirname(os.path.abspath(space['__file__'])), path)
         try:
-            with open(found, encoding='utf-8-sig') as f: # -sig skips a byte order mark
-                source = f.read()
+            source = pathlib.Path(found).read_text(encoding='utf-8-sig') # -sig skips a byte order mark
         except (OSError, ValueError) as e:
             refuse(f"cannot read {path!r} ({getattr(e, 'strerror', None) or e}): name a config file in UTF-8, or a setting as --key=value")
         before = {**space, **settings, '__file__': path}
@@ -105,17 +105,13 @@ def _configure(space, argv=None):
             for key, value in defaults.items():
                 print(f"  --{key}={value!r}".ljust(42), comments.get(key, ''))
             sys.exit(0)
-        match = re.fullmatch(r'(?:--)?([A-Za-z_]\w*)=(.*)', arg, re.S)
-        if match and not os.path.isfile(arg): # a folder may be called lr=1
-            key, value = match.groups()
-        elif arg.startswith('--'):
-            key, value = arg[2:].split('=')[0], None
-        else:
+        key, equals, value = arg.removeprefix('--').partition('=')
+        if not arg.startswith('--') and (not equals or not key.isidentifier() or os.path.isfile(arg)): # a folder may be called lr=1
             run_file(arg)
             continue
         if key not in defaults:
             unknown(key, arg.split('=')[0])
-        if value is None: # --key value; a switch may stand alone
+        if not equals: # --key value; a switch may stand alone
             if (key == 'compile' or type(defaults[key]) is bool) and not (args and args[0].lower() in ('true', 'false', '0', '1', 'auto')):
                 value = True
             elif args and not args[0].startswith('--'):
@@ -133,9 +129,9 @@ def _settle(s, given):
     sys.excepthook = _explain
     stated, s = list(s), dict(device='auto', dtype='auto', compile=False) | s # a script of one's own need not state these
     rank, local_rank, world_size = (int(os.environ.get(k, d)) for k, d in (('RANK', 0), ('LOCAL_RANK', 0), ('WORLD_SIZE', 1)))
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    numbered = [f'{accelerator.type}:{i}' for i in range(torch.accelerator.device_count())] if accelerator else []
-    offers = [accelerator.type, *numbered, 'cpu'] if accelerator else ['cpu'] # best first
+    offers = ['cpu'] # best first
+    if accelerator := torch.accelerator.current_accelerator(check_available=True):
+        offers = [accelerator.type, *(f'{accelerator.type}:{i}' for i in range(torch.accelerator.device_count())), 'cpu']
     s['device'] = offers[0] if s['device'] == 'auto' else s['device']
     if s['device'] not in offers:
         refuse(f"device {s['device']!r} is not on this machine, which offers {', '.join(offers)}; leave --device out to use the best")

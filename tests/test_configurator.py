@@ -5,7 +5,7 @@ import types
 
 import pytest
 import torch
-from conftest import ROOT, run
+from conftest import ROOT, run, run_process
 
 TOY = f'''"""A toy that prints nothing itself."""
 import os
@@ -421,3 +421,10 @@ exec(open({str(ROOT / 'configurator.py')!r}, encoding='utf-8').read())
     assert result.space['config'] == settings and {k: result.space[k] for k in settings} == settings
     assert result.space['device'] == torch.device('cpu') and not {'dtype', 'compile'} & result.space.keys()
     run(tmp_path / 'own.py', n=-1).refused('n must be at least 0')
+    assert '\u65e5' in run_process(tmp_path / 'own.py', mode='\u65e5', env=dict(PYTHONIOENCODING='cp1252')).out
+
+
+def test_an_argument_with_dashes_is_never_a_file(toy):
+    write(toy.folder, '--whole=7', 'text = "no"')
+    agrees(toy('--whole=7'), whole=7)
+    agrees(toy('--text=a=b', 'whole=8'), text='a=b', whole=8)
