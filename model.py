@@ -198,7 +198,7 @@ class GPT(nn.Module):
         x = self.trunk(idx)
         if targets is None:
             return self.lm_head(x[:, -1:]), None
-        if rows:
+        if rows and rows < targets.numel(): # else all at once
             return None, ChunkedLoss.apply(x.flatten(0, 1), self.lm_head.weight, targets.flatten(), rows, torch.is_grad_enabled())
         logits = self.lm_head(x) # (B, T, V)
         return logits if rows is None else None, F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
@@ -245,7 +245,7 @@ class GPT(nn.Module):
     def crop_block_size(self, block_size):
         """Drop the positions from block_size on, in place. Raises UserError if the model has fewer."""
         if not 1 <= block_size <= self.config.block_size:
-            raise UserError(f"block_size {block_size} is not within these weights' 1 to {self.config.block_size}; leave --block_size out")
+            raise UserError(f"block_size {block_size} is not within these weights' 1 to {self.config.block_size}; give --block_size={self.config.block_size}")
         self.config.block_size = block_size
         if not self.config.rotary:
             self.transformer.wpe = nn.Embedding.from_pretrained(self.transformer.wpe.weight[:block_size].clone(), freeze=False)
@@ -256,8 +256,8 @@ class GPT(nn.Module):
         return sum(p.numel() for name, p in self.named_parameters() if not (non_embedding and name.endswith(('wpe.weight', 'wng.weight'))))
 
     def configure_optimizers(self, weight_decay, learning_rate, betas, device_type, but=()):
-        """AdamW (arXiv:1711.05101) for all parameters except those in but, in two groups: matrices and embeddings decay, the rest does not."""
-        trained = [p for p in self.parameters() if p.requires_grad and not any(p is q for q in but)]
+        """AdamW (arXiv:1711.05101) for all parameters but those in but, in two groups: matrices and embeddings decay, the rest does not."""
+        trained = [p for p in self.parameters() if p.requires_grad and p not in set(but)]
         groups = [dict(params=[p for p in trained if (p.dim() > 1) == decays], weight_decay=weight_decay * decays) for decays in (True, False)]
         return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=device_type in ('cuda', 'cpu', 'xpu', 'mps'))
 
@@ -285,7 +285,7 @@ class GPT(nn.Module):
         text = F.pad(nn.utils.rnn.pad_sequence([torch.tensor(p) for p in prompts], batch_first=True), (0, max_new_tokens))
         first = (ends - c.block_size).clamp(min=0) # a row's window is first to ends, both on the host; here is ends on the device
         rows, draws, text, here = (x.to(weight.device) for x in (torch.arange(B), draws, text, ends))
-        cached = all({'past', 'cache'} & {*inspect.signature(m.forward).parameters} for b in self.transformer.h for m in (b, getattr(b, 'attn', b)))
+        cached = all(re.search(r'\bcache\b|\*\*', str(inspect.signature(m.forward))) for b in self.transformer.h for m in (b, getattr(b, 'attn', b)))
         S = c.block_size if compiled else min(c.block_size, text.size(1)) # positions in the cache
         cache = [weight.new_zeros(2, B, c.n_head, S, c.n_embd // c.n_head) for _ in self.transformer.h]
         if compiled:
@@ -304,7 +304,8 @@ class GPT(nn.Module):
                 recent = F.pad(window, (3, 0), value=-1)[rows[:, None], at[:, None] + torch.arange(4, device=at.device)] # the last 4 tokens
                 if t == 0 and all(p == prompts[0] for p in prompts):
                     window = window[:1] # one row does for all, and the cache is filled for all
-                x = self.trunk(window, [x[..., :T, :] for x in cache] if cached and (T < c.block_size or context_stride > 1) else None).expand(B, -1, -1)
+                past = [x[..., :T, :] for x in cache] if cached and (T < c.block_size or context_stride > 1) else None
+                x = self.trunk(window, past).expand(B, -1, -1)
                 token = choose(x[rows, at], draws[rows, t])
             else:
                 at, T = at + 1, T + 1
@@ -379,18 +380,19 @@ def peak_flops(device, dtype):
 def load_checkpoint(path):
     """The dict in a ckpt.pt, its tensors on the CPU, its parameter names without compile's prefix. Nothing in the file is
     executed. Raises UserError for a file that is missing, cut short, not a checkpoint, or that wants to run code."""
-    kinds = dict(model=dict, model_args=dict, config=dict, optimizer=dict | None, codec=dict | None, progress=dict, scaler=dict,
-                 muon=dict, wandb_id=str | None, activation=str, iter_num=int, best_val_loss=int | float | torch.Tensor) # nanoGPT: a tensor
+    kinds = dict(model=dict, model_args=dict, config=dict, progress=dict, activation=str, iter_num=int, optimizer=dict | None,
+                 codec=dict | None, scaler=dict | None, muon=dict | None, wandb_id=str | None, best_val_loss=int | float | torch.Tensor)
+    defaults = dict(config={}, progress={}, activation='gelu', iter_num=0, best_val_loss=1e9) # for files that lack them
     try:
         with warnings.catch_warnings(record=True): # torch's warnings about foreign files would add lines to the error
-            checkpoint = {'config': {}, 'iter_num': 0, 'best_val_loss': 1e9, **torch.load(path, map_location='cpu', weights_only=True)}
-        if wrong := [f"{k} is {f'of type {type(checkpoint[k]).__name__}' if k in checkpoint else 'missing'}" for k in kinds
-                     if (k in checkpoint or k.startswith('model')) and not isinstance(checkpoint.get(k), kinds[k])]: # model* must be there
+            checkpoint = {**defaults, **torch.load(path, map_location='cpu', weights_only=True)}
+        if wrong := [f"{k} is {f'of type {type(checkpoint[k]).__name__}' if k in checkpoint else 'missing'}"
+                     for k, kind in kinds.items() if not isinstance(checkpoint.get(k), kind)]:
             raise TypeError(', '.join(wrong))
-        args = {'activation': checkpoint.get('activation', 'gelu')} | checkpoint['model_args'] # beside them: nanoGPT's lack it
+        args = {'activation': checkpoint['activation']} | checkpoint['model_args'] # beside them: nanoGPT's lack it
         number = lambda v: type(v) in (int, float) and abs(v) < 2 ** 63
         plain = lambda v: v is None or type(v) in (bool, float, str) or all(map(number, v if type(v) is tuple else (v,))) # no list, which may hold itself
-        counts = [checkpoint['iter_num'], args.get('block_size'), args.get('vocab_size'), *checkpoint.get('progress', {}).values()]
+        counts = [checkpoint['iter_num'], args.get('block_size'), args.get('vocab_size'), *checkpoint['progress'].values()]
         if not (all(map(plain, args.values())) and all(map(number, counts)) and checkpoint['iter_num'] >= 0):
             raise TypeError('iter_num, progress or model_args holds what is no number and no word')
         checkpoint['config'] = {k: v for k, v in checkpoint['config'].items() if plain(v)}
@@ -432,7 +434,8 @@ def newest_checkpoint(out_dir):
 def save_checkpoint(state, paths, keep=1):
     """Write state to each path atomically: after any crash either the old file or the new one is there, whole. With keep above 1
     only the newest keep of the ckpt_ITERATION.pt stay. Raises OSError or RuntimeError; the old files are then untouched."""
-    part = os.path.join(folder := os.path.dirname(paths[0]), f'ckpt.{os.getpid()}.tmp') # its own, so that two runs never mix; here one of them fails
+    folder = os.path.dirname(paths[0])
+    part = os.path.join(folder, f'ckpt.{os.getpid()}.tmp') # this process's own, so that two runs never mix; here one of them fails
     state['model'].setdefault('lm_head.weight', state['model']['transformer.wte.weight']) # two names for one matrix
     try:
         for path in paths:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_map_only
 from tqdm import tqdm
-from data.prepare import Tokens, find_data, get_codec, load_meta, on_device
+from data.prepare import Tokens, get_codec, load_meta, need_data, need_space, on_device
 from model import GPT, GPTConfig, Muon, newest_checkpoint, peak_flops, save_checkpoint
 # ---- settings ----------------------------------------------------------------------------------------------------------
 out_dir = 'out' # where checkpoints and metrics.jsonl go
@@ -94,22 +94,20 @@ def notice(text):
     except OSError: # on Windows it is no BrokenPipeError
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 # ---- data and checkpoint: a batch is a function of seed, split, iteration and micro-batch, whatever else happens -------------
-if not (data_dir := find_data(dataset)):
-    refuse(f"there is no dataset {dataset!r}, neither here nor beside train.py; choose "
-           f"{', '.join(sorted(p.parent.name for p in Path(_here, 'data').glob('*/prepare.py')))}, or a folder such as ./mine")
+data_dir = need_data(dataset)
 meta = load_meta(os.path.join(data_dir, 'meta.pkl'))
-ckpt_path, last_path, best_path = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('', '_last', '_best'))
 saved_path, checkpoint, problem = newest_checkpoint(out_dir) if init_from in ('resume', 'auto') else (None, None, None)
-if init_from in ('resume', 'auto'):
-    if problem and init_from == 'resume':
-        refuse(problem + (f"; {saved_path} is good, and --init_from=auto resumes from it" if checkpoint else ''))
-    if problem and checkpoint:
-        notice(f"{problem}; going on from {saved_path}")
-    init_from = 'resume' if checkpoint else 'scratch'
+if problem and init_from == 'resume':
+    refuse(problem + (f"; {saved_path} is good, and --init_from=auto resumes from it" if checkpoint else ''))
+if problem and checkpoint:
+    notice(f"{problem}; going on from {saved_path}")
+init_from = 'resume' if checkpoint else 'scratch' if init_from == 'auto' else init_from
 block_size = checkpoint['model_args']['block_size'] if checkpoint and 'block_size' not in given else block_size
 vocab_size = checkpoint['model_args']['vocab_size'] if checkpoint else meta['vocab_size'] if meta else 50304
-if meta and init_from.startswith('gpt2') and not os.path.isdir(init_from) or checkpoint and checkpoint.get('codec', meta) != meta:
-    refuse(f"the weights were trained on other tokens than those of dataset {dataset!r}; choose the dataset they had, or for OpenAI's weights one in GPT-2's BPE")
+from_openai = init_from.startswith('gpt2') and not os.path.isdir(init_from) # in GPT-2's BPE, as is data without a meta.pkl
+if from_openai and meta or checkpoint and checkpoint.get('codec', meta) != meta:
+    refuse(f"the weights were trained on other tokens than those of dataset {dataset!r}; choose the dataset they had, "
+           "or for OpenAI's weights one in GPT-2's BPE")
 decode, n_vocab = get_codec(meta)[1:3] if sample_tokens else (None, None)
 open_data = lambda T: {split: Tokens(data_dir, split, meta, vocab_size, T) for split in ('train', 'val')}
 data = open_data(block_size if init_from in ('scratch', 'resume') else 1) # weights from elsewhere decide block_size first
@@ -137,7 +135,7 @@ elif init_from == 'resume':
     best_val_loss = checkpoint['best_val_loss'] if same_data else 1e9 # it counts only for the dataset it was measured on
     may_differ = [*shape, 'init_from', 'out_dir', 'device', 'backend'] + ['gradient_accumulation_steps'] * (total_batch_tokens > 0)
     changed = [f'{k} {v} -> {config[k]}' for k, v in before.items() if k in config and k not in may_differ and str(config[k]) != str(v)]
-    notice(f"resuming from {saved_path} after {iter_num} iterations, best val loss {best_val_loss:.4f}"
+    notice(f"resuming from {saved_path} after {iter_num} iterations" + (f", best val loss {best_val_loss:.4f}" if best_val_loss < 1e9 else '')
            + (f"; not as it was: {', '.join(changed)}" if changed else ''))
 else:
     from data.pretrained import check_tokens
@@ -152,7 +150,6 @@ for k in [k for k in shape if k in given and getattr(model.config, k) != config[
 wandb_id = (checkpoint or {}).get('wandb_id') # nanoGPT's files lack it and progress; they are saved right after an evaluation
 progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_steps=0, left_out=0) | (checkpoint or {}).get('progress', {})
 rows = logit_rows or (2 ** 23 // vocab_size if device_type == 'cpu' else 0) # 32 MB of float32
-rows = rows if rows < batch_size * block_size else 0 # 0: all at once
 if total_batch_tokens:
     gradient_accumulation_steps = max(1, round(total_batch_tokens / (batch_size * block_size * world_size))) * world_size
 for k in given & {optimizer == 'adamw' and 'muon_lr', lr_schedule == 'cosine' and 'cooldown', not model.config.ngrams and 'ngram_dropout'}:
@@ -168,7 +165,8 @@ if world_size > 1: # which agree by host_group on what is in host memory, withou
     one_machine = os.environ.get('LOCAL_WORLD_SIZE') == str(world_size) # several machines may differ in how often they restarted
     attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '') if one_machine else ''
     store = torch.distributed.PrefixStore(attempt, next(torch.distributed.rendezvous('env://'))[0]) # after a restart torchrun's has dead addresses
-    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, device_id=torch.device(device) if device_type == 'cuda' else None)
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size,
+                                         device_id=torch.device(device) if device_type == 'cuda' else None)
     host_group, begun = torch.distributed.new_group(backend='gloo'), [None] * world_size
     torch.distributed.all_gather_object(begun, iter_num, host_group)
     if len(set(begun)) > 1:
@@ -197,7 +195,7 @@ if fsdp: # blocks are gathered in the precision of their matmuls, as autocast ha
         fully_shard(module, mesh=mesh, mp_policy=MixedPrecisionPolicy(None if module is model else half, sent, cast_forward_inputs=False),
                     shard_placement_fn=lambda p: Shard(1) if optimizer == 'muon' and p.dim() == 2 else None)
 muon = [Muon(model, muon_lr, weight_decay, dtype == 'bfloat16')] if optimizer == 'muon' else []
-optimizers = [model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type, [p for m in muon for p in m.parts]), *muon]
+optimizers = [model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type, muon[0].parts if muon else ()), *muon]
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')
 if init_from == 'resume' and not eval_only and checkpoint.get('optimizer'):
     try:
@@ -215,7 +213,8 @@ if init_from == 'resume' and not eval_only and checkpoint.get('optimizer'):
         if scaler.is_enabled() and 'scaler' in checkpoint:
             scaler.load_state_dict(checkpoint['scaler'])
     except Exception as e: # what a foreign state raises is anyone's guess
-        refuse(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {e}); give the --optimizer that made it, or --init_from=scratch")
+        refuse(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {e}); "
+               "give the --optimizer that made it, or --init_from=scratch")
 checkpoint = kept = None # free host memory
 for module in (model.transformer.h if fsdp else [model]) if compile else (): # in place, so parameters keep their names
     module.compile(dynamic=False, options=dict(cpp_wrapper=device_type == 'cpu' and not activation_checkpointing))
@@ -273,7 +272,7 @@ def wait_for_write():
     try:
         return writing and writing.result()
     except (OSError, RuntimeError) as e:
-        refuse(f"could not save into {out_dir!r} ({' '.join(str(e.__context__ or e).split())[:200]}); earlier files are untouched, --init_from=auto resumes from them")
+        refuse(f"could not save into {out_dir!r} ({str(e.__context__ or e)[:200]}); earlier files are untouched, --init_from=auto resumes from them")
 
 def save(improved):
     """Copy the state after iter_num updates, since later ones change it, and have a thread write it, after the write before."""
@@ -281,12 +280,15 @@ def save(improved):
     if not torch.stack([whole(p.isfinite().all()) for p in model.parameters()]).all():
         refuse(f"weights are no longer finite at iteration {iter_num}; nothing was saved, earlier files are untouched")
     wait_for_write()
-    path = ckpt_path if improved or always_save_checkpoint else last_path
-    paths = [best_path] * (save_best and improved) + [path] + [os.path.join(out_dir, f'ckpt_{iter_num:07d}.pt')] * (keep_checkpoints > 1)
+    hasty = stopping and iter_num < eval_interval and init_from != 'resume' # perhaps begun by mistake: an older run's ckpt.pt stays
+    name = 'ckpt_last.pt' if hasty and os.path.exists(os.path.join(out_dir, 'ckpt.pt')) or not (improved or always_save_checkpoint) else 'ckpt.pt'
+    names = ['ckpt_best.pt'] * (save_best and improved) + [name] + [f'ckpt_{iter_num:07d}.pt'] * (keep_checkpoints > 1)
+    path, paths = os.path.join(out_dir, name), [os.path.join(out_dir, n) for n in names]
     weights = {k: v for k, v in model.state_dict().items() if k != 'lm_head.weight' or model.lm_head.weight is not model.transformer.wte.weight}
     state = {'model': weights, 'optimizer': optimizers[0].state_dict(), 'model_args': model_args, # a tied head is added on writing
-             'activation': model.config.activation, 'iter_num': iter_num, 'best_val_loss': best_val_loss, 'config': config,
-             'codec': meta, 'wandb_id': wandb_id, 'progress': dict(progress, bad_steps=int(bad), left_out=int(left_out))}
+             'activation': model.config.activation, 'iter_num': iter_num, 'config': config, 'codec': meta, 'wandb_id': wandb_id,
+             'best_val_loss': torch.tensor(best_val_loss, dtype=torch.float64), # as nanoGPT's is, so that .item() works
+             'progress': dict(progress, bad_steps=int(bad), left_out=int(left_out))}
     state |= ({'scaler': scaler.state_dict()} if scaler.is_enabled() else {}) | ({'muon': muon[0].state_dict()} if muon else {})
     copy = tree_map_only(torch.Tensor, lambda x: whole(x.detach()).to('cpu' if master_process else 'meta', copy=True), state)
     if master_process: # the others, of an fsdp run, only took part in gathering
@@ -297,10 +299,7 @@ def save(improved):
 metrics = None
 if master_process and not eval_only:
     try:
-        there = next(p for p in (Path(out_dir).absolute(), *Path(out_dir).absolute().parents) if p.exists())
-        needed, free = 12 * model.get_num_params(False), shutil.disk_usage(there).free # weights and two moments in float32
-        if free < needed:
-            refuse(f"a checkpoint takes {needed / 1e9:.1f} GB, and {out_dir!r} has {free / 1e9:.1f} GB free; free some or give another --out_dir")
+        need_space('a checkpoint', 12 * model.get_num_params(False), out_dir) # weights and two moments in float32
         os.makedirs(out_dir, exist_ok=True)
         through_no_link = lambda path, flags: os.open(path, flags | getattr(os, 'O_NOFOLLOW', 0), 0o666)
         metrics = open(os.path.join(out_dir, 'metrics.jsonl'), 'a', 1, 'utf-8', opener=through_no_link)
@@ -332,21 +331,23 @@ notice(f"tokens per iteration will be: {tokens_per_iter:,}\nnumber of parameters
 # ---- the loop --------------------------------------------------------------------------------------------------------------
 feed, peak = batches(), peak_flops(device, dtype)
 bad, left_out = (torch.tensor(float(progress[k]), device=device) for k in ('bad_steps', 'left_out')) # in a row, and since the last log line
-t0, saved_at, logged_at, resumed_at = time.perf_counter(), time.monotonic(), iter_num, iter_num # seconds; iterations
+t0, saved_at, resumed_at = time.perf_counter(), time.monotonic(), iter_num # seconds, seconds, iterations
 bar = tqdm(total=max_iters, initial=iter_num, unit='iter', leave=False, disable=None if master_process else True)
 while True:
     by_clock = master_process and save_minutes and time.monotonic() - saved_at > 60 * save_minutes # rank 0's clock decides for all
     stopping, by_clock = over_all(torch.tensor([stop_signal, int(by_clock)]), 'MAX').tolist()
+    ending = stopping or iter_num >= max_iters
     evaluating = eval_only or (iter_num % eval_interval == 0 or iter_num == max_iters) and iter_num != progress['evaluated_at']
-    due = iter_num > resumed_at and (by_clock or save_interval and iter_num % save_interval == 0)
-    saving, improved = not eval_only and (stopping or iter_num == max_iters or due), False
+    due = ending or iter_num > resumed_at and (by_clock or save_interval and iter_num % save_interval == 0)
+    saving, improved = due and not eval_only, False
     if evaluating or saving:
         if device_type != 'cpu':
             torch.accelerator.synchronize() # iterations still under way are no part of the pause
         paused_at = time.perf_counter()
         if evaluating and not stopping:
             losses = estimate_loss()
-            notice(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}" + ('\n' + losses['sample'] if 'sample' in losses else ''))
+            notice(f"step {iter_num}: train loss {losses['train']:.4f}, val loss {losses['val']:.4f}")
+            'sample' in losses and notice(losses['sample'])
             if eval_only:
                 break
             record('eval', iter=iter_num, **losses, lr=get_lr(iter_num), left_out=int(left_out))
@@ -356,7 +357,7 @@ while True:
         if saving and (master_process or fsdp): # with fsdp all processes gather
             save(improved)
         t0 += time.perf_counter() - paused_at # the time per iteration leaves pauses out
-    if stopping or iter_num >= max_iters:
+    if ending:
         break
     writing and writing.done() and wait_for_write() # a save that failed ends the run now, not at the next one
     lr = get_lr(iter_num)
@@ -394,10 +395,10 @@ while True:
         if math.isfinite(mean_loss):
             progress['mean_loss'] = 0.9 * (progress['mean_loss'] or mean_loss) + 0.1 * mean_loss # of about the last ten lines
         t1 = time.perf_counter()
-        dt, t0 = (t1 - t0) / (iter_num + 1 - logged_at), t1 # seconds per iteration
-        logged_at, left_out = iter_num + 1, torch.zeros_like(left_out)
+        dt, t0 = (t1 - t0) / min(log_interval, iter_num + 1 - resumed_at), t1 # seconds per iteration since the last line
+        left_out = torch.zeros_like(left_out)
         mfu = model.estimate_mfu(batch_size * gradient_accumulation_steps, dt, peak * world_size) if peak else None
-        notice(f"iter {iter_num}: loss {mean_loss:.4f}, time {1000 * dt:.2f}ms, mfu {f'{100 * mfu:.2f}%' if mfu else 'n/a'}, "
+        notice(f"iter {iter_num}: loss {mean_loss:.4f}, time {1000 * dt:.2f}ms, mfu {f'{100 * mfu:.2f}%' if mfu else '0.00% (n/a)'}, "
                f"{tokens_per_iter / dt:,.0f} tok/s, norm {norm.item():.2f}, lr {lr:.2e}, {tqdm.format_interval(dt * (max_iters - iter_num - 1))} left"
                + (f", {missing} bad updates left out" if missing else '') + (", a spike" if spike else ''))
         record('log', iter=iter_num, loss=mean_loss, ms=1000 * dt, tokens_per_s=tokens_per_iter / dt, mfu=mfu, norm=norm.item(),

@@ -120,7 +120,7 @@ def test_compare_reads_what_a_script_prints(tmp_path):
         "import time\n"
         "for i in range(3):\n"
         "    print(f'step {i}: train loss 4.0, val loss {3 - i}.5000')\n"
-        "    print(f'iter {i}: loss 1.0, time {10 * i}.50ms, mfu n/a'), time.sleep(0.1)\n")
+        "    print(f'iter {i}: loss 1.0, time {10 * i}.50ms, mfu 0.00% (n/a)'), time.sleep(0.1)\n")
     lines, seconds, memory = compare.process(['train.py'], tmp_path)
     curve = compare.printed(lines, r'step \d+: .*val loss ([\d.]+)')
     assert [val for _, val in curve] == [3.5, 2.5, 1.5] and 0 < curve[0][0] < curve[1][0] < curve[2][0] < seconds and memory > 1

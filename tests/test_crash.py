@@ -330,6 +330,18 @@ def test_a_save_that_fails_ends_the_run_though_later_ones_might_not(dataset, tmp
     assert not (tmp_path / 'ckpt.pt').exists()
 
 
+def test_a_run_that_is_stopped_at_once_leaves_an_older_ones_weights(trained, dataset, tmp_path, monkeypatch):
+    """Who forgets --init_from=resume and presses Ctrl-C has lost nothing."""
+    shutil.copy(trained / 'ckpt.pt', tmp_path / 'ckpt.pt')
+    before, clip = (tmp_path / 'ckpt.pt').read_bytes(), torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(torch.nn.utils, 'clip_grad_norm_', lambda *args: signal.raise_signal(signal.SIGINT) or clip(*args))
+    assert run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path}).code == 130
+    assert (tmp_path / 'ckpt.pt').read_bytes() == before and newest_checkpoint(str(tmp_path))[1]['iter_num'] == 1
+    monkeypatch.undo()
+    train(dataset, tmp_path, init_from='auto') # at the first evaluation the new run takes its place
+    assert newest_checkpoint(str(tmp_path))[0] == str(tmp_path / 'ckpt.pt')
+
+
 def test_a_save_that_fails_ends_the_run_at_once(dataset, tmp_path, monkeypatch):
     """Not at the next save, before which all would be trained for nothing."""
     import model

@@ -290,6 +290,14 @@ def test_users_may_change_parts_of_a_model():
     assert torch.equal(model.generate(idx, 30, temperature=0, context_stride=1), wanted)
     assert model.generate(idx, 30, temperature=0, context_stride=4, compiled=True).shape == wanted.shape
 
+    model, read = small(), []
+    wanted = model.generate(idx[:, :3], 6, temperature=0)
+    for i, block in enumerate(model.transformer.h): # wrappers, as torch.compile's, pass on what they get
+        block.attn.forward = lambda *args, attend=block.attn.forward, **more: attend(*args, **more)
+        model.transformer.h[i] = torch.compile(block, backend='eager')
+    model.transformer.wte.register_forward_hook(lambda m, args, out: read.append(args[0].size(1)))
+    assert torch.equal(model.generate(idx[:, :3], 6, temperature=0), wanted) and read == [3, 1, 1, 1, 1, 1]
+
     model = small()
     model.transformer.h[0].mlp.scale, model.transformer.h[0].mlp.gate_bias = (nn.Parameter(torch.full((2, 2), 7.0)) for _ in range(2))
     model.init_weights()
