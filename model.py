@@ -24,7 +24,7 @@ ACTIVATIONS = {'gelu': 'none', 'gelu_tanh': 'tanh'} # our name: nn.GELU's; OpenA
 
 @dataclass
 class GPTConfig:
-    """The shape of a GPT. Raises UserError, in a sentence, for one that cannot be built."""
+    """The shape of a GPT; numpy's numbers, and 0 and 1 for a bool, are converted. Raises UserError for one that cannot be built."""
     block_size: int = 1024 # longest context, in tokens
     vocab_size: int = 50304 # GPT-2's 50257 padded to a multiple of 64, which matmul kernels like
     n_layer: int = 12
@@ -56,7 +56,7 @@ class GPTConfig:
 class LayerNorm(nn.LayerNorm): # torch's, with nanoGPT's two arguments
     def __init__(self, ndim, bias):
         super().__init__(ndim, bias=bias)
-    def forward(self, x): # in float32 if the weights are, as CUDA's autocast has it: in bfloat16 a CPU would sum their gradients so
+    def forward(self, x): # in float32 if the weights are, as CUDA's autocast has it; a CPU would sum their gradients in x's bfloat16
         return super().forward(x.to(torch.promote_types(x.dtype, self.weight.dtype)))
 
 @torch.compiler.assume_constant_result # else, compiled, every kernel that rotates would recompute them
