@@ -26,7 +26,7 @@ device = 'auto' # 'cuda', 'cuda:1', 'xpu', 'mps' or 'cpu'; auto: the best there 
 dtype = 'auto' # 'float32', 'bfloat16' or 'float16'
 compile = 'auto' # True or False; auto: on CUDA, if it works there
 profile = False # True: write a trace of five steps to bench_log/
-exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py'), encoding='utf-8').read())
+exec(open(os.path.join(os.path.dirname(os.path.realpath(__file__)), 'configurator.py'), encoding='utf-8').read())
 # ---- data and model (device_type and ctx come from configurator.py) ----------------------------------------------------
 folder, rng = find_data(dataset), np.random.default_rng(seed)
 real = real_data and folder and os.path.exists(os.path.join(folder, 'train.bin'))

@@ -4,7 +4,7 @@ globals (bool, int, float or str, no _ in front) and then runs this file in its 
 A config file is Python that sees the script's globals; only the settings that it assigns are taken over. A number is converted
 if nothing is lost (1e4 -> 10000, 1 -> 1.0) and may be negative only where the default is; text stays as typed; --help lists all.
 Besides the settings, now final, this file leaves in the script: refuse, which ends it with a sentence; config, all settings; given,
-the names set by hand; rank, local_rank, world_size, from torchrun; device_type, such as 'cuda'; ctx, forward passes' autocast."""
+the names set by hand; rank, local_rank, world_size, from torchrun; device_type, such as 'cuda'; ctx, the autocast around forward passes."""
 
 def refuse(message):
     """End with one line on stderr and exit status 1. A message says what was got, what is possible and what to do."""
@@ -23,15 +23,16 @@ def _explain(kind, error, trace):
         sentence = "out of memory. " + ("Use --dtype=bfloat16, a lower --num_samples or --max_new_tokens, or a smaller model" if 'num_samples' in s else
             f"Training this shape takes {16 * (12 * L * C * C + V * C) / 1e9:.1f} GB for weights, gradients and moments, and up to {8 * V * B * T / 1e9:.1f} "
             f"GB for a micro-batch's logits. Lower batch_size{steps}, then block_size, or use a smaller model")
-    elif kind is BrokenPipeError and 'eval_iters' not in globals():
+    elif kind is BrokenPipeError and not {'config', 'eval_iters'} <= globals().keys(): # train.py, once it runs, is to end in order
         os._exit(1) # at once, for a generator or buffer that the interpreter closes at its end would complain
-    elif not issubclass(kind, (OSError, KeyboardInterrupt)) and kind.__name__ != 'UserError' and 'No space left' not in sentence:
+    elif '__file__' not in globals() or not issubclass(kind, (OSError, KeyboardInterrupt)) and not re.search('UserError|No space left', kind.__name__ + sentence):
         return sys.__excepthook__(kind, error, trace)
-    print(f"{os.path.basename(__file__)}: {sentence or 'stopped'}", file=sys.stderr)
+    print(f"{os.path.basename(sys.argv[0])}: {sentence or 'stopped'}", file=sys.stderr)
 
 def _configure(space, argv=None):
     """Apply argv, else the command line, to the settings in space, a script's globals; return (settings, those given by hand)."""
     import ast, decimal, difflib, dis, os, pathlib, re, sys
+    sys.excepthook = _explain
     getattr(sys.stdout, 'reconfigure', dict)(encoding='utf-8', errors='backslashreplace') # as data/prepare.py does, which not all scripts use
     defaults = {k: v for k, v in space.items() if not k.startswith('_') and type(v) in (bool, int, float, str)}
     settings, given = dict(defaults), {}
@@ -39,7 +40,7 @@ def _configure(space, argv=None):
                    'n_embd num_samples max_new_tokens max_seconds max_bad_steps keep_checkpoints context_stride').split()
     choices = dict(optimizer=('adamw', 'muon'), lr_schedule=('cosine', 'wsd'), mode=('train', 'generate'),
                    dtype=('auto', 'float32', 'bfloat16', 'float16'))
-    limits = dict(dropout=1, ngram_dropout=1, beta1=1, beta2=1, seed=2 ** 64) # a value is below; for other whole numbers it is 2 ** 31
+    limits = dict(dropout=1, ngram_dropout=1, beta1=1, beta2=1, seed=2 ** 64) # a value must be below this; any other whole number below 2 ** 31
     def unknown(key, where):
         refuse(f"{where}: there is no setting {key!r}; the nearest is {difflib.get_close_matches(key, defaults, 1, 0)[0]!r}, --help lists all")
     def assign(key, value, where):
@@ -62,7 +63,7 @@ def _configure(space, argv=None):
                 result = kind(exact)
         except (ValueError, KeyError, ArithmeticError):
             refuse(f"{where}: {key} takes {wanted}, as in {key}={defaults[key]!r}; got {value!r}")
-        least = 1 if key in from_one_up else 0 if kind in (int, float) and defaults[key] >= 0 else result # that is no limit
+        least = 1 if key in from_one_up else 0 if kind in (int, float) and defaults[key] >= 0 else result # no limit
         below = limits.get(key, 2 ** 31 if kind is int and defaults[key] < 2 ** 31 else None)
         most = 1 if key in ('cooldown', 'top_p') else None
         if result < least or below and result >= below or most and result > most:
@@ -72,7 +73,7 @@ def _configure(space, argv=None):
             refuse(f"{where}: {key} {result!r} is not one of {', '.join(choices[key])}")
         settings[key] = given[key] = result
     def run_file(path):
-        found = path if os.path.exists(path) else os.path.join(os.path.dirname(os.path.abspath(space['__file__'])), path)
+        found = path if os.path.exists(path) else os.path.join(os.path.dirname(os.path.realpath(space['__file__'])), path)
         try:
             source = pathlib.Path(found).read_text(encoding='utf-8-sig') # -sig skips a byte order mark
         except (OSError, ValueError) as e:
@@ -126,7 +127,6 @@ def _configure(space, argv=None):
 def _settle(s, given):
     """Turn every 'auto' among the settings s into what this machine offers; return the names that scripts share."""
     import contextlib, ctypes, os, sys, torch
-    sys.excepthook = _explain
     stated, s = list(s), dict(device='auto', dtype='auto', compile=False) | s # a script of one's own need not state these
     rank, local_rank, world_size = (int(os.environ.get(k, d)) for k, d in (('RANK', 0), ('LOCAL_RANK', 0), ('WORLD_SIZE', 1)))
     offers = ['cpu'] # best first

@@ -20,7 +20,7 @@ if not hasattr(torch.optim, 'Muon'): # which came with 2.9
 class UserError(ValueError):
     """A mistake that a user can mend, in a sentence; the scripts print it without a traceback."""
 # ---- the network -------------------------------------------------------------------------------------------------------
-ACTIVATIONS = {'gelu': 'none', 'gelu_tanh': 'tanh'} # our name: nn.GELU's; OpenAI's weights were trained with gelu_tanh
+ACTIVATIONS = {'gelu': nn.GELU, 'gelu_tanh': lambda: nn.GELU('tanh')} # add yours here; OpenAI's weights were trained with gelu_tanh
 
 @dataclass
 class GPTConfig:
@@ -32,7 +32,7 @@ class GPTConfig:
     n_embd: int = 768
     dropout: float = 0.0
     bias: bool = True # biases in Linears and LayerNorms
-    # nanoGPT's GPT lacks these. A checkpoint has activation beside model_args, and the others in it only if not the default
+    # not in nanoGPT: so that it can read our checkpoints, model_args there lacks activation, and the others unless they are set
     activation: str = 'gelu' # a key of ACTIVATIONS
     rotary: bool = False # rotary position embeddings (Su et al., arXiv:2104.09864) in place of wpe
     ngrams: int = 0 # rows of wng, a hashed table of embeddings of the last 2, 3 and 4 tokens, added to each token's own
@@ -40,14 +40,14 @@ class GPTConfig:
 
     def __post_init__(self):
         for name, kind in GPTConfig.__annotations__.items(): # fields that users add may be of other kinds, which go unchecked
-            value, least = getattr(self, name), int(getattr(GPTConfig, name) != 0) # 0 where that is the default
+            value, least = getattr(self, name), int(getattr(GPTConfig, name) != 0) # a default of 0 allows 0
             setattr(self, name, value := value.item() if hasattr(value, 'item') else bool(value) if kind is bool and value in (0, 1) else value)
             wanted = {int: f'a whole number from {least} up', float: 'a number', bool: 'True or False', str: 'text'}.get(kind)
             if wanted and (type(value) not in ((int, float) if kind is float else (kind,)) or kind is int and value < least):
                 raise UserError(f"{name} must be {wanted}, got {value!r}")
         if self.n_layer * max(self.n_embd, 10000) ** 2 + (self.vocab_size + self.block_size + self.ngrams) * self.n_embd > 1e12:
             raise UserError(f"{self} has more layers or parameters than fit any machine") # nor do many layers that are narrow
-        fits = [str(n) for n in range(1, self.n_embd + 1) if self.n_embd % (n + n * self.rotary) == 0] # rotary rotates channels in pairs
+        fits = [str(n) for n in range(1, self.n_embd + 1) if self.n_embd % (2 * n if self.rotary else n) == 0] # rotary rotates channels in pairs
         if str(self.n_head) not in fits:
             raise UserError(f"n_embd {self.n_embd} cannot be divided among n_head {self.n_head} heads; n_head may be {', '.join(fits) or 'none'}")
         if self.activation not in ACTIVATIONS:
@@ -59,7 +59,7 @@ class LayerNorm(nn.LayerNorm): # torch's, with nanoGPT's two arguments
     def forward(self, x): # in float32 if the weights are, as CUDA's autocast has it; a CPU would sum their gradients in x's bfloat16
         return super().forward(x.to(torch.promote_types(x.dtype, self.weight.dtype)))
 
-@torch.compiler.assume_constant_result # else, compiled, every kernel that rotates would recompute them
+@torch.compiler.assume_constant_result # a constant of the compiled graph: else every kernel that rotates would recompute them
 def rotations(T, hs, device):
     """Cosines and sines of the rotary angles of T positions in hs/2 planes: (2, T, 1, hs/2)."""
     angle = torch.arange(T, device=device)[:, None, None] * 1e4 ** (-torch.arange(0, hs, 2, device=device) / hs)
@@ -104,7 +104,7 @@ class MLP(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
-        self.gelu = nn.GELU(ACTIVATIONS[getattr(config, 'activation', 'gelu')])
+        self.gelu = ACTIVATIONS[getattr(config, 'activation', 'gelu')]()
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -168,10 +168,10 @@ class GPT(nn.Module):
                 p.normal_(0.0, 0.02 / (2 * self.config.n_layer) ** 0.5 if name.endswith('c_proj.weight') else 0.02)
 
     def trunk(self, idx, cache=None, at=None, apart=False):
-        """The network without its head: (B, T) ids to (B, T, C). If cache is given, one (2, B, nh, S, hs) per layer, keys and
-        values go into its last T places. If at (B) is given too, only the last id of each row is computed, at its position in at,
-        and attends to the cache: (B, 1, C); the ids before it serve n-grams only. If apart, positions may differ from row to row
-        and from the cache's end: keys and values go into place at, and no row attends beyond its own."""
+        """The network without its head: (B, T) ids to (B, T, C). cache is a list of one (2, B, nh, S, hs) per layer; keys and values
+        of the T ids go into its last T places. With at (B) too, only the last id of each row is computed, as the token at position
+        at, and attends to all of the cache: (B, 1, C); the ids before it serve n-grams only. If apart, rows may be at different
+        positions, so each row's key and value go into place at, and it attends to the places up to there."""
         c, net, T = self.config, self.transformer, idx.size(1) if at is None else 1
         position = torch.arange(T, device=idx.device) if at is None else at[:, None]
         mask = torch.arange(cache[0].size(-2), device=at.device) <= at.view(-1, 1, 1, 1) if apart else None # (B, 1, 1, S)
@@ -184,15 +184,15 @@ class GPT(nn.Module):
             x = x + F.dropout1d(net.wng(hashed(idx, c.ngrams)[:, -T:]).flatten(0, 1), c.ngram_dropout, self.training).sum(-2).view_as(x)
         half = x.device.type != 'meta' and torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16
         x = net.drop(x.bfloat16() if half else x) # a residual stream in bfloat16, as matmuls give it: half the memory
-        for i, block in enumerate(net.h): # a block of one's own need take no more than x, unless there is a cache or rotation
+        for i, block in enumerate(net.h): # training without rotation gives x alone, so a block of your own need take no more
             x = block(x, **(dict(cache=cache and cache[i], at=at, mask=mask, turn=turn) if cache or turn else {}))
         return net.ln_f(x)
 
     def forward(self, idx, targets=None, rows=None):
         """idx, targets: (B, T) token ids; a target of -1 is ignored. Returns (logits, loss): with targets all logits (B, T, V)
-        and the mean cross-entropy in nats, without them only the last position's logits (B, 1, V) and None. If rows is not None,
-        the logits are None too (a compiled backward pass would be handed zeros as their gradient); above 0, the loss is computed
-        for that many tokens at a time. Raises UserError if T exceeds block_size."""
+        and the mean cross-entropy in nats, without them only the last position's logits (B, 1, V) and None. With targets and
+        rows the logits are None (returned, they would cost a compiled backward pass a gradient of zeros); the loss is then computed
+        for rows tokens at a time, or for all at once if rows is 0. Raises UserError if T exceeds block_size."""
         if idx.size(1) > self.config.block_size:
             raise UserError(f"got {idx.size(1)} tokens, but the model reads at most {self.config.block_size} at once; crop them")
         x = self.trunk(idx)

@@ -27,7 +27,7 @@ seed = 1337 # sample i of a seed is the same however many there are
 device = 'auto' # 'cuda', 'cuda:1', 'xpu', 'mps' or 'cpu'; auto: the best there is
 dtype = 'auto' # 'float32', 'bfloat16' or 'float16'; also of weights and cache
 compile = False # True compiles the step from one token to the next, which takes a while
-exec(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'configurator.py'), encoding='utf-8').read())
+exec(open(os.path.join(os.path.dirname(os.path.realpath(__file__)), 'configurator.py'), encoding='utf-8').read())
 # ---- model and text (refuse and device_type come from configurator.py) -------------------------------------------------
 if init_from == 'resume':
     paths = [os.path.join(out_dir, name) for name in ('ckpt.pt', 'ckpt_last.pt')]
@@ -53,7 +53,7 @@ model.to(device, getattr(torch, dtype)).eval()
 # ---- samples -----------------------------------------------------------------------------------------------------------
 width = c.block_size if compile else min(c.block_size, max(map(len, prompts)) + max_new_tokens) # positions
 each = width * c.n_embd * model.lm_head.weight.element_size() * (2 * c.n_layer + 16) + 16 * c.vocab_size # bytes a row: cache, work, logits
-size = max(1, int((torch.cuda.mem_get_info(device)[0] / 2 if device_type == 'cuda' else 4e9) / each)) # samples in a batch
+size = max(1, int((torch.cuda.mem_get_info(device)[0] / 2 if device_type == 'cuda' else 4e9) / each)) # as many as fit half of the GPU's free memory, or 4 GB
 made, t0 = 0, time.perf_counter()
 for begin in range(0, len(prompts), size):
     batch = prompts[begin:begin + size]

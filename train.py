@@ -76,7 +76,7 @@ backend = 'auto' # what connects processes: 'nccl' on CUDA, else 'gloo'
 device = 'auto' # 'cuda', 'cuda:1', 'xpu', 'mps' or 'cpu'
 dtype = 'auto' # 'bfloat16', 'float16' (with loss scaling) or 'float32'
 compile = 'auto' # True or False; auto: on CUDA, if it works there
-_here = os.path.dirname(os.path.abspath(__file__)) # without the underscore it would be a setting
+_here = os.path.dirname(os.path.realpath(__file__)) # without the underscore it would be a setting
 exec(open(os.path.join(_here, 'configurator.py'), encoding='utf-8').read()) # brings refuse, config, given, rank, ctx and others
 # ---- checks: all that can be known before anything is built --------------------------------------------------------------
 if not total_batch_tokens and gradient_accumulation_steps % world_size:
@@ -114,7 +114,7 @@ data = open_data(block_size if init_from in ('scratch', 'resume') else 1) # weig
 
 def train_batch(iteration, micro_batch):
     """Random windows (batch_size, block_size + 1); micro_batch counts over all processes, so data do not depend on how many."""
-    rng = np.random.default_rng((seed, 0, iteration, micro_batch)) # 0: data; 1, in the loop below: dropout
+    rng = np.random.default_rng((seed, 0, iteration, micro_batch)) # 0 for data; dropout, in the loop below, has 1
     return data['train'].windows(rng.integers(len(data['train']) - block_size, size=batch_size))
 
 def batches():
@@ -125,8 +125,8 @@ def batches():
             yield on_device(batch.result(), device) # in the thread that computes, since MPS bears no second one
 # ---- model ---------------------------------------------------------------------------------------------------------------
 iter_num, best_val_loss = 0, 1e9 # iter_num counts the updates made
-shape = ('block_size', 'n_layer', 'n_head', 'n_embd', 'bias', 'rotary', 'ngrams')
-drops = dict(dropout=dropout, ngram_dropout=ngram_dropout)
+drops = dict(dropout=dropout, ngram_dropout=ngram_dropout) # which may change when a run is resumed; what follows may not
+shape = [k for k in GPTConfig.__annotations__ if k in config and k not in drops] # settings that are the model's, also ones you add
 if init_from == 'scratch':
     model = GPT(GPTConfig(vocab_size=vocab_size, **{k: config[k] for k in shape}, **drops))
 elif init_from == 'resume':
@@ -152,8 +152,8 @@ progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_
 rows = logit_rows or (2 ** 23 // vocab_size if device_type == 'cpu' else 0) # 32 MB of float32
 if total_batch_tokens:
     gradient_accumulation_steps = max(1, round(total_batch_tokens / (batch_size * block_size * world_size))) * world_size
-for k in given & {optimizer == 'adamw' and 'muon_lr', lr_schedule == 'cosine' and 'cooldown', not model.config.ngrams and 'ngram_dropout'}:
-    notice(f"{k} has no effect in this run")
+for k, idle in dict(muon_lr=optimizer == 'adamw', cooldown=lr_schedule == 'cosine', ngram_dropout=not model.config.ngrams).items():
+    idle and k in given and notice(f"{k} has no effect in this run")
 config.update({k: getattr(model.config, k) for k in shape}, gradient_accumulation_steps=gradient_accumulation_steps) # what runs
 micro_steps = gradient_accumulation_steps // world_size # micro-batches of this process in one iteration
 tokens_per_iter = gradient_accumulation_steps * batch_size * block_size
@@ -408,9 +408,9 @@ while True:
                "Try a lower --learning_rate, a longer --warmup_iters, --grad_clip=1.0 or --dtype=float32")
     iter_num += 1
     bar.update()
-
 bar.close()
 wait_for_write()
+signal.signal(signal.SIGINT, signal.default_int_handler) # Python's again, for a session that goes on (python -i, %run)
 if device_type == 'cuda':
     notice(f"peak memory {torch.cuda.max_memory_allocated() / 2 ** 30:.2f} GiB")
 elif device_type == 'cpu' and os.path.exists(path := '/proc/self/status') and 'VmHWM:' in (status := Path(path).read_text()):
