@@ -334,12 +334,12 @@ bad, left_out = (torch.tensor(float(progress[k]), device=device) for k in ('bad_
 t0, saved_at, resumed_at = time.perf_counter(), time.monotonic(), iter_num # seconds, seconds, iterations
 bar = tqdm(total=max_iters, initial=iter_num, unit='iter', leave=False, disable=None if master_process else True)
 while True:
-    by_clock = master_process and save_minutes and time.monotonic() - saved_at > 60 * save_minutes # rank 0's clock decides for all
-    stopping, by_clock = over_all(torch.tensor([stop_signal, int(by_clock)]), 'MAX').tolist()
+    by_clock = master_process and 0 < 60 * save_minutes < time.monotonic() - saved_at # rank 0's clock decides for all
+    stopping, by_clock = over_all(torch.tensor([stop_signal, by_clock]), 'MAX').tolist()
     ending = stopping or iter_num >= max_iters
     evaluating = eval_only or (iter_num % eval_interval == 0 or iter_num == max_iters) and iter_num != progress['evaluated_at']
-    due = ending or iter_num > resumed_at and (by_clock or save_interval and iter_num % save_interval == 0)
-    saving, improved = due and not eval_only, False
+    saving = not eval_only and (ending or iter_num > resumed_at and (by_clock or save_interval and iter_num % save_interval == 0))
+    improved = False
     if evaluating or saving:
         if device_type != 'cpu':
             torch.accelerator.synchronize() # iterations still under way are no part of the pause
