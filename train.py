@@ -374,9 +374,9 @@ while True:
         loss += micro_loss.detach()
 
     # update; one that is not finite is skipped, decided on the device so that nothing waits for the answer
+    for o in muon:
+        o.take_gradients()
     for o in optimizers:
-        if o in muon:
-            o.take_gradients()
         scaler.unscale_(o)
     norm = whole(torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf)) # inf clips nothing
     found = optimizers[0].found_inf = (~norm.isfinite()).float() # where 1, fused AdamW skips its step; the scaler sets its own
