@@ -280,10 +280,10 @@ def save(improved):
     if not torch.stack([whole(p.isfinite().all()) for p in model.parameters()]).all():
         refuse(f"weights are no longer finite at iteration {iter_num}; nothing was saved, earlier files are untouched")
     wait_for_write()
+    best, ckpt, last, numbered = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('_best', '', '_last', f'_{iter_num:07d}'))
     hasty = stopping and iter_num < eval_interval and init_from != 'resume' # perhaps begun by mistake: an older run's ckpt.pt stays
-    name = 'ckpt_last.pt' if hasty and os.path.exists(os.path.join(out_dir, 'ckpt.pt')) or not (improved or always_save_checkpoint) else 'ckpt.pt'
-    names = ['ckpt_best.pt'] * (save_best and improved) + [name] + [f'ckpt_{iter_num:07d}.pt'] * (keep_checkpoints > 1)
-    path, paths = os.path.join(out_dir, name), [os.path.join(out_dir, n) for n in names]
+    path = last if hasty and os.path.exists(ckpt) or not (improved or always_save_checkpoint) else ckpt
+    paths = [best] * (save_best and improved) + [path] + [numbered] * (keep_checkpoints > 1)
     weights = {k: v for k, v in model.state_dict().items() if k != 'lm_head.weight' or model.lm_head.weight is not model.transformer.wte.weight}
     state = {'model': weights, 'optimizer': optimizers[0].state_dict(), 'model_args': model_args, # a tied head is added on writing
              'activation': model.config.activation, 'iter_num': iter_num, 'config': config, 'codec': meta, 'wandb_id': wandb_id,
