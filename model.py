@@ -417,7 +417,7 @@ def by_age(folder, pattern):
     return sorted(glob.glob(os.path.join(glob.escape(folder), pattern)), key=lambda p: (os.path.getmtime(p), p))
 
 def newest_checkpoint(out_dir):
-    """(path, checkpoint, problem): the newest checkpoint in out_dir that is whole, or None, None; problem is None, or a sentence
+    """(path, checkpoint, problem): the newest checkpoint in out_dir that is whole, or None and {}; problem is None, or a sentence
     that names a newer file that is damaged or says that there is none. Raises UserError if there are files but none is whole."""
     problem, kept = None, by_age(out_dir, 'ckpt_[0-9]*.pt')[::-1]
     last, ckpt, best = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('_last', '', '_best'))
@@ -429,7 +429,7 @@ def newest_checkpoint(out_dir):
             problem = problem or str(e)
     if problem:
         raise UserError(problem + '; move it away to start anew')
-    return None, None, f"there is no checkpoint in {out_dir!r} to resume from; give the --out_dir of a run, or --init_from=auto to start one"
+    return None, {}, f"there is no checkpoint in {out_dir!r} to resume from; give the --out_dir of a run, or --init_from=auto to start one"
 
 def save_checkpoint(state, paths, keep=1):
     """Write state to each path atomically: after any crash either the old file or the new one is there, whole. With keep above 1

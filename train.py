@@ -96,7 +96,7 @@ def notice(text):
 # ---- data and checkpoint: a batch is a function of seed, split, iteration and micro-batch, whatever else happens -------------
 data_dir = need_data(dataset)
 meta = load_meta(os.path.join(data_dir, 'meta.pkl'))
-saved_path, checkpoint, problem = newest_checkpoint(out_dir) if init_from in ('resume', 'auto') else (None, None, None)
+saved_path, checkpoint, problem = newest_checkpoint(out_dir) if init_from in ('resume', 'auto') else (None, {}, None)
 if problem and init_from == 'resume':
     refuse(problem + (f"; {saved_path} is good, and --init_from=auto resumes from it" if checkpoint else ''))
 if problem and checkpoint:
@@ -105,7 +105,7 @@ init_from = 'resume' if checkpoint else 'scratch' if init_from == 'auto' else in
 block_size = checkpoint['model_args']['block_size'] if checkpoint and 'block_size' not in given else block_size
 vocab_size = checkpoint['model_args']['vocab_size'] if checkpoint else meta['vocab_size'] if meta else 50304
 from_openai = init_from.startswith('gpt2') and not os.path.isdir(init_from) # in GPT-2's BPE, as is data without a meta.pkl
-if from_openai and meta or checkpoint and checkpoint.get('codec', meta) != meta:
+if from_openai and meta or checkpoint.get('codec', meta) != meta:
     refuse(f"the weights were trained on other tokens than those of dataset {dataset!r}; choose the dataset they had, "
            "or for OpenAI's weights one in GPT-2's BPE")
 decode, n_vocab = get_codec(meta)[1:3] if sample_tokens else (None, None)
@@ -147,8 +147,8 @@ else:
 model.crop_block_size(block_size)
 for k in [k for k in shape if k in given and getattr(model.config, k) != config[k]]:
     notice(f"the weights decide: {k} is {getattr(model.config, k)}, not {config[k]}")
-wandb_id = (checkpoint or {}).get('wandb_id') # nanoGPT's files lack it and progress; they are saved right after an evaluation
-progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_steps=0, left_out=0) | (checkpoint or {}).get('progress', {})
+wandb_id = checkpoint.get('wandb_id') # nanoGPT's files lack it and progress; they are saved right after an evaluation
+progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_steps=0, left_out=0) | checkpoint.get('progress', {})
 rows = logit_rows or (2 ** 23 // vocab_size if device_type == 'cpu' else 0) # 32 MB of float32
 if total_batch_tokens:
     gradient_accumulation_steps = max(1, round(total_batch_tokens / (batch_size * block_size * world_size))) * world_size
@@ -197,7 +197,7 @@ if fsdp: # blocks are gathered in the precision of their matmuls, as autocast ha
 muon = [Muon(model, muon_lr, weight_decay, dtype == 'bfloat16')] if optimizer == 'muon' else []
 optimizers = [model.configure_optimizers(weight_decay, learning_rate, (beta1, beta2), device_type, muon[0].parts if muon else ()), *muon]
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')
-if init_from == 'resume' and not eval_only and checkpoint.get('optimizer'):
+if checkpoint.get('optimizer') and not eval_only:
     try:
         for o, name in zip(optimizers, ('optimizer', 'muon'), strict=False): # the second only with Muon
             kept, ours, params = checkpoint[name], o.state_dict()['param_groups'], [p for g in o.param_groups for p in g['params']]
@@ -210,7 +210,7 @@ if init_from == 'resume' and not eval_only and checkpoint.get('optimizer'):
                         moments[k] = distribute_tensor(moments[k], params[i].device_mesh, params[i].placements)
                 name == 'muon' or moments['step'].item() # a check: fails if it is no number
             o.load_state_dict(dict(state=kept['state'], param_groups=ours)) # its moments, our settings
-        if scaler.is_enabled() and 'scaler' in checkpoint:
+        if 'scaler' in checkpoint: # without float16 the scaler ignores it
             scaler.load_state_dict(checkpoint['scaler'])
     except Exception as e: # what a foreign state raises is anyone's guess
         refuse(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {e}); "
