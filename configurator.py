@@ -36,6 +36,7 @@ def _configure(space, argv=None):
     getattr(sys.stdout, 'reconfigure', dict)(encoding='utf-8', errors='backslashreplace') # as data/prepare.py does, which not all scripts use
     defaults = {k: v for k, v in space.items() if not k.startswith('_') and type(v) in (bool, int, float, str)}
     settings, given = dict(defaults), {}
+    switches = {'true': True, '1': True, 'false': False, '0': False}
     from_one_up = ('eval_interval log_interval eval_iters gradient_accumulation_steps batch_size block_size n_layer n_head '
                    'n_embd num_samples max_new_tokens max_seconds max_bad_steps keep_checkpoints context_stride').split()
     choices = dict(optimizer=('adamw', 'muon'), lr_schedule=('cosine', 'wsd'), mode=('train', 'generate'),
@@ -45,8 +46,8 @@ def _configure(space, argv=None):
         refuse(f"{where}: there is no setting {key!r}; the nearest is {difflib.get_close_matches(key, defaults, 1, 0)[0]!r}, --help lists all")
     def assign(key, value, where):
         kind = bool if key == 'compile' else type(defaults[key]) # its default may be the word auto
-        switches = {'true': True, '1': True, 'false': False, '0': False, **({'auto': 'auto'} if key == 'compile' else {})}
-        wanted = {bool: 'True or False' + ' or auto' * (key == 'compile'), int: 'a whole number', float: 'a number', str: 'text'}[kind]
+        words = switches | {'auto': 'auto'} if key == 'compile' else switches
+        wanted = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'text'}[kind] + ' or auto' * (key == 'compile')
         value = float('inf') if isinstance(value, int) and value.bit_length() > 1000 else value # too long to show, so refused below
         try:
             if kind is str:
@@ -55,7 +56,7 @@ def _configure(space, argv=None):
                 if '\0' in result or not isinstance(value, (str, int, float, os.PathLike)):
                     raise ValueError
             elif kind is bool:
-                result = switches[str(value).lower()]
+                result = words[str(value).lower()]
             else: # None is no limit, as 0 is; a float would round 0.99999999999999999999 to 1
                 exact = decimal.Decimal(0 if str(value) == 'None' else str(value))
                 if not abs(exact) < 1e300 or kind is int and exact != int(exact):
@@ -113,12 +114,10 @@ def _configure(space, argv=None):
         if key not in defaults:
             unknown(key, arg.split('=')[0])
         if not equals: # --key value; a switch may stand alone
-            if (key == 'compile' or type(defaults[key]) is bool) and not (args and args[0].lower() in ('true', 'false', '0', '1', 'auto')):
-                value = True
-            elif args and not args[0].startswith('--'):
-                value = args.pop(0)
-            else:
+            alone = (key == 'compile' or type(defaults[key]) is bool) and not (args and args[0].lower() in (*switches, 'auto'))
+            if not alone and (not args or args[0].startswith('--')):
                 refuse(f"{arg} needs a value: {arg}={defaults[key]!r}")
+            value = alone or args.pop(0)
         assign(key, value, 'command line')
     if settings.get('batch_size', 1) * settings.get('block_size', 1) >= 2 ** 31:
         refuse(f"batch_size {settings['batch_size']} times block_size {settings['block_size']} is more than fits any memory; lower batch_size")
