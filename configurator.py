@@ -94,7 +94,7 @@ def _configure(space, argv=None):
         for key, value in after.items():
             if key in defaults and (key in stored or value is not before[key]):
                 assign(key, value, path)
-            elif key in stored - defaults.keys() and not key.startswith('_') and (key not in used or difflib.get_close_matches(key, defaults, 1, 0.9)):
+            elif key in stored and not key.startswith('_') and (key not in used or difflib.get_close_matches(key, defaults, 1, 0.9)):
                 unknown(key, path) # neither a setting nor a helper that the file itself uses
 
     args = list(sys.argv[1:] if argv is None else argv)
