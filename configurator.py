@@ -29,8 +29,8 @@ def _explain(kind, error, trace):
         return sys.__excepthook__(kind, error, trace)
     print(f"{os.path.basename(sys.argv[0])}: {sentence or 'stopped'}", file=sys.stderr)
 
-def _configure(space, argv=None):
-    """Apply argv, else the command line, to the settings in space, a script's globals; return (settings, those given by hand)."""
+def _configure(space):
+    """Apply the command line to the settings in space, a script's globals; return (settings, those given by hand)."""
     import ast, decimal, difflib, dis, os, pathlib, re, sys
     sys.excepthook = _explain
     getattr(sys.stdout, 'reconfigure', dict)(encoding='utf-8', errors='backslashreplace') # as data/prepare.py does, which not all scripts use
@@ -97,7 +97,7 @@ def _configure(space, argv=None):
             elif key in stored and not key.startswith('_') and (key not in used or difflib.get_close_matches(key, defaults, 1, 0.9)):
                 unknown(key, path) # neither a setting nor a helper that the file itself uses
 
-    args = list(sys.argv[1:] if argv is None else argv)
+    args = sys.argv[1:]
     while args:
         arg = args.pop(0)
         if arg in ('--help', '-h'):

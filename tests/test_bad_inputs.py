@@ -9,6 +9,7 @@ import pickle
 import re
 import shutil
 import socket
+import sys
 import types
 import warnings
 import zipfile
@@ -465,8 +466,9 @@ def test_any_arguments(tmp_path, monkeypatch):
     @hypothesis.settings(max_examples=300, deadline=None, database=None, derandomize=True)
     @hypothesis.given(some.filter(lambda args: not {'-h', '--help'} & set(args)))
     def check(args):
+        monkeypatch.setattr(sys, 'argv', ['toy.py', *args])
         try:
-            settings, given = configure(space, args)
+            settings, given = configure(space)
         except SystemExit as e:
             seen['refused'] += 1
             assert isinstance(e.code, str) and e.code.startswith('toy.py: ') and len(e.code.splitlines()) == 1, (args, e.code)
