@@ -141,13 +141,13 @@ def _settle(s, given):
             refuse(f"device {s['device']!r} with {len(offers) - 2} {device_type} device(s): torchrun gives each process one of its "
                    f"own, so use --device={device_type} and no more processes than devices")
     if device_type in ('cuda', 'xpu'):
-        torch.accelerator.set_device_index(int(device.partition(':')[2] or 0))
+        torch.accelerator.set_device_index(torch.device(device).index or 0)
     if device_type == 'cpu' and sys.platform == 'linux' and hasattr(libc := ctypes.CDLL(None), 'mallopt'): # glibc
         libc.mallopt(-3, 2 ** 30) or libc.mallopt(-3, 2 ** 25) # M_MMAP_THRESHOLD (2 ** 25 before glibc 2.35): keep freed memory,
         libc.mallopt(-1, 2 ** 31 - 1) # M_TRIM_THRESHOLD: all of it, which the kernel would clear anew at each step
     if s['dtype'] == 'auto': # bfloat16 where the device computes in it natively
-        emulated = device_type == 'cuda' and not torch.cuda.is_bf16_supported(including_emulation=False)
-        s['dtype'] = 'float32' if device_type not in ('cuda', 'xpu') else 'float16' if emulated else 'bfloat16'
+        native = device_type == 'xpu' or device_type == 'cuda' and torch.cuda.is_bf16_supported(including_emulation=False)
+        s['dtype'] = 'bfloat16' if native else 'float16' if device_type == 'cuda' else 'float32'
     ctx = contextlib.nullcontext() if s['dtype'] == 'float32' else torch.autocast(device_type, getattr(torch, s['dtype']))
     if s.get('deterministic'):
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # else cuBLAS may differ from run to run
