@@ -123,10 +123,10 @@ def _configure(space):
         refuse(f"batch_size {settings['batch_size']} times block_size {settings['block_size']} is more than fits any memory; lower batch_size")
     return settings, given
 
-def _settle(s, given):
-    """Turn every 'auto' among the settings s into what this machine offers; return the names that scripts share."""
+def _settle(settings, given):
+    """Turn every 'auto' among the settings into what this machine offers; return the names that scripts share."""
     import contextlib, ctypes, os, sys, torch
-    stated, s = list(s), dict(device='auto', dtype='auto', compile=False) | s # a script of one's own need not state these
+    s = dict(device='auto', dtype='auto', compile=False) | settings # a script of one's own need not state these
     rank, local_rank, world_size = (int(os.environ.get(k, d)) for k, d in (('RANK', 0), ('LOCAL_RANK', 0), ('WORLD_SIZE', 1)))
     offers = ['cpu'] # best first
     if accelerator := torch.accelerator.current_accelerator(check_available=True):
@@ -176,8 +176,8 @@ def _settle(s, given):
         print('settings given:', ', '.join(f'{k} = {v!r}' for k, v in given.items()) or 'none')
         name = torch.cuda.get_device_name(device) if device_type == 'cuda' else f'{torch.get_num_threads()} threads'
         print(f"device {device} ({name}), computing in {s['dtype']}, compile {s['compile']}, {world_size} process(es), torch {torch.__version__}")
-    config = {k: s[k] for k in stated} # no more: a compile that the script does not state would hide Python's
-    return dict(config | ({'device': device} if 'device' in stated else {}), config=config, device_type=device_type, ctx=ctx,
+    config = {k: s[k] for k in settings} # no more: a compile that the script does not state would hide Python's
+    return dict(config | ({'device': device} if 'device' in settings else {}), config=config, device_type=device_type, ctx=ctx,
                 given=set(given), rank=rank, local_rank=local_rank, world_size=world_size)
 
 globals().update(_settle(*_configure(globals())))
