@@ -256,7 +256,7 @@ def estimate_loss():
         windows = np.linspace(0, last, n * batch_size).astype(np.int64).reshape(n, batch_size)
         total = torch.zeros((), device=device)
         share = range(rank, n + -n % world_size, world_size) # equally many for each process, as fsdp needs; from n on they count 0
-        for i in tqdm(share, f'evaluating {split}', leave=False, disable=None if master_process else True):
+        for i in tqdm(share, f'evaluating {split}', leave=False, disable=not master_process or None):
             with ctx:
                 total += model(*on_device(data[split].windows(windows[i % n]), device), rows)[1] * (i < n)
         losses[split] = over_all(total).item() / n
@@ -332,7 +332,7 @@ notice(f"tokens per iteration will be: {tokens_per_iter:,}\nnumber of parameters
 feed, peak = batches(), peak_flops(device, dtype)
 bad, left_out = (torch.tensor(float(progress[k]), device=device) for k in ('bad_steps', 'left_out')) # in a row, and since the last log line
 t0, saved_at, resumed_at = time.perf_counter(), time.monotonic(), iter_num # seconds, seconds, iterations
-bar = tqdm(total=max_iters, initial=iter_num, unit='iter', leave=False, disable=None if master_process else True)
+bar = tqdm(total=max_iters, initial=iter_num, unit='iter', leave=False, disable=not master_process or None)
 while True:
     by_clock = master_process and 0 < 60 * save_minutes < time.monotonic() - saved_at # rank 0's clock decides for all
     stopping, by_clock = over_all(torch.tensor([stop_signal, by_clock]), 'MAX').tolist()
