@@ -396,7 +396,7 @@ while True:
             progress['mean_loss'] = 0.9 * (progress['mean_loss'] or mean_loss) + 0.1 * mean_loss # of about the last ten lines
         t1 = time.perf_counter()
         dt, t0 = (t1 - t0) / min(log_interval, iter_num + 1 - resumed_at), t1 # seconds per iteration since the last line
-        left_out = torch.zeros_like(left_out)
+        left_out.zero_()
         mfu = model.estimate_mfu(batch_size * gradient_accumulation_steps, dt, peak * world_size) if peak else None
         notice(f"iter {iter_num}: loss {mean_loss:.4f}, time {1000 * dt:.2f}ms, mfu {f'{100 * mfu:.2f}%' if mfu else '0.00% (n/a)'}, "
                f"{tokens_per_iter / dt:,.0f} tok/s, norm {norm.item():.2f}, lr {lr:.2e}, {tqdm.format_interval(dt * (max_iters - iter_num - 1))} left"
