@@ -253,7 +253,7 @@ def estimate_loss():
     for split in ('train', 'val'):
         last = len(data[split]) - block_size - 1
         n = min(eval_iters, math.ceil((last + block_size) / (block_size * batch_size)))
-        windows = np.linspace(0, last, n * batch_size).astype(np.int64).reshape(n, batch_size)
+        windows = np.linspace(0, last, n * batch_size, dtype=np.int64).reshape(n, batch_size)
         total = torch.zeros((), device=device)
         share = range(rank, n + -n % world_size, world_size) # equally many for each process, as fsdp needs; from n on they count 0
         for i in tqdm(share, f'evaluating {split}', leave=False, disable=not master_process or None):
