@@ -282,7 +282,8 @@ class GPT(nn.Module):
         if not ends.all() or not 1 <= context_stride <= c.block_size:
             raise UserError(f"a prompt needs a token, and context_stride, {context_stride}, must be within 1 to block_size, {c.block_size}")
         draws = torch.rand(B, max_new_tokens) if draws is None else draws
-        text = F.pad(nn.utils.rnn.pad_sequence([torch.tensor(p) for p in prompts], batch_first=True), (0, max_new_tokens))
+        padded = lambda parts: nn.utils.rnn.pad_sequence(parts, batch_first=True)
+        text = F.pad(padded([torch.tensor(p) for p in prompts]), (0, max_new_tokens))
         first = (ends - c.block_size).clamp(min=0) # a row's window is first to ends, both on the host; here is ends on the device
         rows, draws, text, here = (x.to(weight.device) for x in (torch.arange(B), draws, text, ends))
         cached = all(re.search(r'\bcache\b|\*\*', str(inspect.signature(m.forward))) for b in self.transformer.h for m in (b, getattr(b, 'attn', b)))
@@ -296,12 +297,10 @@ class GPT(nn.Module):
             full = ends - first > c.block_size
             if t == 0 or full.any() or not cached: # recompute; with a stride of 1 the next step does so again, so a full window needs no cache
                 first += full * context_stride
-                sizes = ends - first
-                T, even = int(sizes.max()), bool((sizes == sizes[0]).all())
-                span = first[:, None] + torch.arange(T) # shorter rows are padded with zeros, to which they do not attend
-                window = text.gather(1, span.clamp(max=text.size(1) - 1).to(weight.device))
-                at = (sizes - 1).to(weight.device)
-                recent = F.pad(window, (3, 0), value=-1)[rows[:, None], at[:, None] + torch.arange(4, device=at.device)] # the last 4 tokens
+                window = padded([row[i:j] for row, i, j in zip(text, first, ends, strict=True)]) # the shorter end in unseen zeros
+                T, at = window.size(1), (ends - first - 1).to(weight.device)
+                apart = compiled or bool((ends - first < T).any())
+                recent = F.pad(window, (3, 0), value=-1).gather(1, at[:, None] + torch.arange(4, device=at.device)) # the last 4 tokens
                 if t == 0 and all(p == prompts[0] for p in prompts):
                     window = window[:1] # one row does for all, and the cache is filled for all
                 past = [x[..., :T, :] for x in cache] if cached and (T < c.block_size or context_stride > 1) else None
@@ -310,7 +309,7 @@ class GPT(nn.Module):
             else:
                 at, T = at + 1, T + 1
                 past = cache if compiled else [x[..., :T, :] for x in cache] # up to the longest row's end; a graph has one shape
-                token = step(recent, past, at, compiled or not even, draws[rows, t]).clone() # a CUDA graph reuses its memory
+                token = step(recent, past, at, apart, draws[rows, t]).clone() # a CUDA graph reuses its memory
             text[rows, here], recent = token, torch.cat((recent[:, 1:], token[:, None]), 1)
             here, ends = here + 1, ends + 1
             yield token
