@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 if not hasattr(torch.optim, 'Muon'): # which came with 2.9
     raise SystemExit(f"torch {torch.__version__} is too old, 2.9 or later is needed: pip install --upgrade torch")
@@ -282,8 +283,7 @@ class GPT(nn.Module):
         if not ends.all() or not 1 <= context_stride <= c.block_size:
             raise UserError(f"a prompt needs a token, and context_stride, {context_stride}, must be within 1 to block_size, {c.block_size}")
         draws = torch.rand(B, max_new_tokens) if draws is None else draws
-        padded = lambda parts: nn.utils.rnn.pad_sequence(parts, batch_first=True)
-        text = F.pad(padded([torch.tensor(p) for p in prompts]), (0, max_new_tokens))
+        text = F.pad(pad_sequence([torch.tensor(p) for p in prompts], batch_first=True), (0, max_new_tokens))
         first = (ends - c.block_size).clamp(min=0) # a row's window is first to ends, both on the host; here is ends on the device
         rows, draws, text, here = (x.to(weight.device) for x in (torch.arange(B), draws, text, ends))
         cached = all(re.search(r'\bcache\b|\*\*', str(inspect.signature(m.forward))) for b in self.transformer.h for m in (b, getattr(b, 'attn', b)))
@@ -297,8 +297,8 @@ class GPT(nn.Module):
             full = ends - first > c.block_size
             if t == 0 or full.any() or not cached: # recompute; with a stride of 1 the next step does so again, so a full window needs no cache
                 first += full * context_stride
-                window = padded([row[i:j] for row, i, j in zip(text, first, ends, strict=True)]) # the shorter end in unseen zeros
-                T, at = window.size(1), (ends - first - 1).to(weight.device)
+                window = pad_sequence([row[i:j] for row, i, j in zip(text, first, ends, strict=True)], batch_first=True)
+                T, at = window.size(1), (ends - first - 1).to(weight.device) # shorter rows end in zeros, to which they do not attend
                 apart = compiled or bool((ends - first < T).any())
                 recent = F.pad(window, (3, 0), value=-1).gather(1, at[:, None] + torch.arange(4, device=at.device)) # the last 4 tokens
                 if t == 0 and all(p == prompts[0] for p in prompts):
