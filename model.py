@@ -339,7 +339,7 @@ class Muon(torch.optim.Muon):
         self.precision = nullcontext() if half else Float32Stays()
         self.parts = {p: [nn.Parameter(part) for part in p.detach().chunk(3 if 'c_attn' in name else 1)]
                       for name, p in model.transformer.h.named_parameters() if p.dim() == 2}
-        super().__init__([part for parts in self.parts.values() for part in parts], lr=lr, weight_decay=weight_decay)
+        super().__init__(sum(self.parts.values(), []), lr=lr, weight_decay=weight_decay)
 
     def take_gradients(self): # the views have none of their own
         for p, parts in self.parts.items():
