@@ -245,8 +245,8 @@ class GPT(nn.Module):
     @torch.no_grad()
     def crop_block_size(self, block_size):
         """Drop the positions from block_size on, in place. Raises UserError if the model has fewer."""
-        if not 1 <= block_size <= self.config.block_size:
-            raise UserError(f"block_size {block_size} is not within these weights' 1 to {self.config.block_size}; give --block_size={self.config.block_size}")
+        if not 1 <= block_size <= (most := self.config.block_size):
+            raise UserError(f"block_size {block_size} is not within these weights' 1 to {most}; give --block_size={most}")
         self.config.block_size = block_size
         if not self.config.rotary:
             self.transformer.wpe = nn.Embedding.from_pretrained(self.transformer.wpe.weight[:block_size].clone(), freeze=False)
