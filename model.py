@@ -176,17 +176,17 @@ class GPT(nn.Module):
         c, net, T = self.config, self.transformer, idx.size(1) if at is None else 1
         position = torch.arange(T, device=idx.device) if at is None else at[:, None]
         mask = torch.arange(cache[0].size(-2), device=at.device) <= at.view(-1, 1, 1, 1) if apart else None # (B, 1, 1, S)
-        x, turn = net.wte(idx[:, -T:]), None
+        x, past = net.wte(idx[:, -T:]), {'at': at, 'mask': mask} if cache else {} # past: what blocks get besides x
         if c.rotary: # cos and sin, each (T, 1, hs/2), or (B, 1, 1, hs/2) with at
-            turn = tuple(rotations(c.block_size, c.n_embd // c.n_head, idx.device)[:, position])
+            past['turn'] = tuple(rotations(c.block_size, c.n_embd // c.n_head, idx.device)[:, position])
         else:
             x = x + net.wpe(position)
         if c.ngrams: # dropout1d drops whole rows of wng, of which each token has three
             x = x + F.dropout1d(net.wng(hashed(idx, c.ngrams)[:, -T:]).flatten(0, 1), c.ngram_dropout, self.training).sum(-2).view_as(x)
         half = x.device.type != 'meta' and torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16
         x = net.drop(x.bfloat16() if half else x) # a residual stream in bfloat16, as matmuls give it: half the memory
-        for i, block in enumerate(net.h): # training without rotation gives x alone, so a block of your own need take no more
-            x = block(x, **(dict(cache=cache and cache[i], at=at, mask=mask, turn=turn) if cache or turn else {}))
+        for i, block in enumerate(net.h): # a block of one's own need take no more than x, unless there is a cache or rotation
+            x = block(x, **past, **({'cache': cache[i]} if cache else {}))
         return net.ln_f(x)
 
     def forward(self, idx, targets=None, rows=None):
