@@ -48,9 +48,9 @@ class GPTConfig:
                 raise UserError(f"{name} must be {wanted}, got {value!r}")
         if self.n_layer * max(self.n_embd, 10000) ** 2 + (self.vocab_size + self.block_size + self.ngrams) * self.n_embd > 1e12:
             raise UserError(f"{self} has more layers or parameters than fit any machine") # nor do many layers that are narrow
-        fits = [str(n) for n in range(1, self.n_embd + 1) if self.n_embd % (2 * n if self.rotary else n) == 0] # rotary rotates channels in pairs
-        if str(self.n_head) not in fits:
-            raise UserError(f"n_embd {self.n_embd} cannot be divided among n_head {self.n_head} heads; n_head may be {', '.join(fits) or 'none'}")
+        fits = [n for n in range(1, self.n_embd + 1) if self.n_embd % (n + n * self.rotary) == 0] # rotary rotates channels in pairs
+        if self.n_head not in fits:
+            raise UserError(f"n_embd {self.n_embd} cannot be divided among n_head {self.n_head} heads; n_head may be {str(fits)[1:-1] or 'none'}")
         if self.activation not in ACTIVATIONS:
             raise UserError(f"activation {self.activation!r} is not one of {', '.join(ACTIVATIONS)}")
 
