@@ -73,9 +73,9 @@ def turned(x, cos, sin):
 
 def hashed(idx, rows):
     """Hashes, below rows, of the last 2, 3 and 4 tokens at each position of idx (B, T): (B, T, 3). In idx, -1 means no token."""
-    T, past, key, found = idx.size(1), F.pad(idx, (3, 0), value=-1), idx, []
+    past, key, found = F.pad(idx, (3, 0), value=-1), idx, []
     for k in 1, 2, 3: # each mixes in the token k places back
-        key = (key * 1000003 + past[:, 3 - k:3 - k + T] + 1) % (2 ** 31 - 1) # nothing overflows, so all devices agree
+        key = (key * 1000003 + past[:, 3 - k:-k] + 1) % (2 ** 31 - 1) # nothing overflows, so all devices agree
         found.append((key * 2654435761 >> 16) % rows)
     return torch.stack(found, -1)
 
