@@ -169,11 +169,11 @@ class GPT(nn.Module):
                 p.normal_(0.0, 0.02 / (2 * self.config.n_layer) ** 0.5 if name.endswith('c_proj.weight') else 0.02)
 
     def trunk(self, idx, cache=None, at=None, apart=False):
-        """The network without its head: (B, T) ids to (B, T, C). cache is a list of one (2, B, nh, S, hs) per layer; keys and values
-        of the T ids go into its last T places. With at (B) too, only the last id of each row is computed, as the token at position
-        at, and attends to all of the cache: (B, 1, C); the ids before it serve n-grams only. If apart, rows may be at different
-        positions, so each row's key and value go into place at, and it attends to the places up to there."""
-        c, net, T = self.config, self.transformer, idx.size(1) if at is None else 1
+        """The network without its head: (B, T) ids to (B, T, C). If cache is given, one (2, B, nh, S, hs) per layer, keys and
+        values go into its last T places. If at (B) is given too, only the last id of each row is computed, at its position in at,
+        and attends to the cache: (B, 1, C); the ids before it serve n-grams only. If apart, positions may differ from row to row
+        and from the cache's end: keys and values go into place at, and no row attends beyond its own."""
+        c, net, kind, T = self.config, self.transformer, idx.device.type, idx.size(1) if at is None else 1
         position = torch.arange(T, device=idx.device) if at is None else at[:, None]
         mask = torch.arange(cache[0].size(-2), device=at.device) <= at.view(-1, 1, 1, 1) if apart else None # (B, 1, 1, S)
         x, past = net.wte(idx[:, -T:]), {'at': at, 'mask': mask} if cache else {} # past: what blocks get besides x
@@ -183,7 +183,7 @@ class GPT(nn.Module):
             x = x + net.wpe(position)
         if c.ngrams: # dropout1d drops whole rows of wng, of which each token has three
             x = x + F.dropout1d(net.wng(hashed(idx, c.ngrams)[:, -T:]).flatten(0, 1), c.ngram_dropout, self.training).sum(-2).view_as(x)
-        half = x.device.type != 'meta' and torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16
+        half = kind != 'meta' and torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
         x = net.drop(x.bfloat16() if half else x) # a residual stream in bfloat16, as matmuls give it: half the memory
         for i, block in enumerate(net.h): # a block of one's own need take no more than x, unless there is a cache or rotation
             x = block(x, **past, **({'cache': cache[i]} if cache else {}))
