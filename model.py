@@ -388,14 +388,14 @@ def load_checkpoint(path):
         if wrong := [f"{k} is {f'of type {type(checkpoint[k]).__name__}' if k in checkpoint else 'missing'}"
                      for k, kind in kinds.items() if not isinstance(checkpoint.get(k), kind)]:
             raise TypeError(', '.join(wrong))
-        args = {'activation': checkpoint['activation']} | checkpoint['model_args'] # beside them: nanoGPT's lack it
+        args = checkpoint['model_args'] = {'activation': checkpoint['activation']} | checkpoint['model_args'] # nanoGPT's lack it
         number = lambda v: type(v) in (int, float) and abs(v) < 2 ** 63
-        plain = lambda v: v is None or type(v) in (bool, float, str) or all(map(number, v if type(v) is tuple else (v,))) # no list, which may hold itself
+        plain = lambda v: isinstance(v, bool | float | str | None) or all(map(number, v if type(v) is tuple else (v,))) # a list may hold itself
         counts = [checkpoint['iter_num'], args.get('block_size'), args.get('vocab_size'), *checkpoint['progress'].values()]
         if not (all(map(plain, args.values())) and all(map(number, counts)) and checkpoint['iter_num'] >= 0):
             raise TypeError('iter_num, progress or model_args holds what is no number and no word')
         checkpoint['config'] = {k: v for k, v in checkpoint['config'].items() if plain(v)}
-        checkpoint |= dict(best_val_loss=float(checkpoint['best_val_loss']), model_args=args)
+        checkpoint['best_val_loss'] = float(checkpoint['best_val_loss'])
         weights = checkpoint['model'] = {k.removeprefix('_orig_mod.'): v for k, v in checkpoint['model'].items()
                                          if not k.endswith('.attn.bias')} # the causal mask that old files carry
         for k, v in weights.items():
