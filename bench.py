@@ -28,11 +28,10 @@ compile = 'auto' # True or False; auto: on CUDA, if it works there
 profile = False # True: write a trace of five steps to bench_log/
 exec(open(os.path.join(os.path.dirname(os.path.realpath(__file__)), 'configurator.py'), encoding='utf-8').read())
 # ---- data and model (device_type and ctx come from configurator.py) ----------------------------------------------------
-folder, rng = find_data(dataset), np.random.default_rng(seed)
-real = real_data and folder and os.path.exists(os.path.join(folder, 'train.bin'))
-meta = load_meta(os.path.join(folder, 'meta.pkl')) if real else None
-vocab_size = meta['vocab_size'] if meta else 50304
-if real:
+folder, rng, vocab_size = find_data(dataset), np.random.default_rng(seed), 50304 # unless meta.pkl says otherwise
+if real_data and folder and os.path.exists(os.path.join(folder, 'train.bin')):
+    meta = load_meta(os.path.join(folder, 'meta.pkl'))
+    vocab_size = meta['vocab_size'] if meta else vocab_size
     data = Tokens(folder, 'train', meta, vocab_size, block_size)
     windows = lambda: data.windows(rng.integers(len(data) - block_size, size=batch_size))
 else:
