@@ -34,7 +34,7 @@ from tqdm import tqdm
 SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt',
                '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
 END = '<|endoftext|>' # the text; each tokenizer has its own id for it
-PIECE = 2 ** 20 # characters that are read, cut and encoded at once
+PIECE = 2 ** 18 # characters that are read, cut and encoded at once; a text without words may grow to three, and tiktoken fails at a million spaces in a row
 
 for stream in ('stdout', 'stderr'): # which a process without a console does not have
     setattr(sys, stream, getattr(sys, stream) or open(os.devnull, 'w', encoding='utf-8'))
@@ -172,7 +172,7 @@ def documents_of(files, field):
     """The pieces, as from pieces_of, of all documents in files."""
     for path in files:
         rows = {'.jsonl': json_lines, '.parquet': parquet_rows}.get(os.path.splitext(path)[1].lower())
-        for parts in ([text] for text in rows(path, field)) if rows else [parts_of(path)]:
+        for parts in ((text[i:i + PIECE] for i in range(0, len(text), PIECE)) for text in rows(path, field)) if rows else [parts_of(path)]:
             yield from pieces_of(parts)
 
 def survey(documents, by_characters):

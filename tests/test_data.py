@@ -404,6 +404,15 @@ def test_pieces_have_the_tokens_of_the_whole(bpe, shakespeare, monkeypatch):
     assert [i for piece in pieces for i in bpe.encode_ordinary(piece)] == bpe.encode_ordinary(text)
 
 
+@pytest.mark.parametrize('name', ['a.txt', 'a.jsonl'])
+def test_millions_of_spaces_in_a_row(data, bpe, tmp_path, name):
+    """More than tiktoken encodes at once."""
+    text = 'one' + ' ' * 3_000_000 + 'two ' * 100_000
+    (tmp_path / name).write_text(json.dumps({'text': text}) if name == 'a.jsonl' else text, encoding='utf-8')
+    done(run(data / 'prepare.py', tmp_path / name, name='x', tokenizer='gpt2'))
+    assert ''.join(text_of(data / 'x', split).removesuffix('<|endoftext|>') for split in ('train', 'val')) == text
+
+
 def test_pieces_end_in_a_letter_or_digit_before_a_space(monkeypatch):
     """At other places some BPE has a token that would be cut, such as cl100k_base's of an underscore and a line end."""
     monkeypatch.setattr(prepare, 'PIECE', 10)
@@ -603,7 +612,7 @@ def test_a_run_of_the_command_goes_on(data, tmp_path, monkeypatch):
     """Killed between two groups of a real input; what it ends with is what it would have made at once."""
     (tmp_path / 'a.jsonl').write_text(''.join(json.dumps({'text': f'Document {i}\n' * 9}) + '\n' for i in range(99)), encoding='utf-8')
     source = (data / 'prepare.py').read_text(encoding='utf-8')
-    (data / 'prepare.py').write_text(source.replace('PIECE = 2 ** 20', 'PIECE = 200'), encoding='utf-8')
+    (data / 'prepare.py').write_text(source.replace('PIECE = 2 ** 18', 'PIECE = 200'), encoding='utf-8')
     done(run(data / 'prepare.py', tmp_path / 'a.jsonl', name='x'))
     whole = {p.name: p.read_bytes() for p in (data / 'x').iterdir()}
     shutil.rmtree(data / 'x')
