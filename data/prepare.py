@@ -578,10 +578,17 @@ def main():
         bpe = tiktoken_bpe(args.tokenizer)
 
     files = files_of(args.paths)
+    def states():
+        return [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in map(os.path.abspath, files)]
+    before = states()
+    def unchanged():
+        if changed := [new[0] for new, old in zip(states(), before, strict=True) if new != old]:
+            stop(f"{changed[0]} changed while it was read; run the same command once more when it no longer does")
     total, lengths, alphabet = survey(documents_of(files, args.field), kind == 'char')
     enough(total, ', '.join(args.paths))
     def pieces_from(n):
-        return islice(split_of(documents_of(files, args.field), lengths, '\n' if kind == 'char' else ''), n, None)
+        yield from islice(split_of(documents_of(files, args.field), lengths, '\n' if kind == 'char' else ''), n, None)
+        unchanged() # so that no bin of two texts takes the name of a whole one
     if kind == 'char':
         meta = char_codec(alphabet)
     elif kind == 'bpe':
@@ -589,8 +596,10 @@ def main():
         meta = bpe_codec(islice(texts, 0, None, 1 + total // 2 ** 28), int(size)) # a sample of at most about 2 ** 28 characters, whose words fit into memory
     else:
         meta = None if args.tokenizer == 'gpt2' else codec_of(bpe.n_vocab, tokenizer=f'tiktoken:{args.tokenizer}')
-    source = [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in map(os.path.abspath, files)] + [args.field]
-    write_bins(os.path.join(os.path.dirname(os.path.abspath(__file__)), args.name), pieces_from, meta, total, source)
+    try:
+        write_bins(os.path.join(os.path.dirname(os.path.abspath(__file__)), args.name), pieces_from, meta, total, [*before, args.field])
+    finally:
+        unchanged() # which is then why it failed
     print(f"now: python train.py config/train_shakespeare_char.py --dataset={args.name} --out_dir=out-{args.name}")
 
 if __name__ == '__main__':

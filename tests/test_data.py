@@ -641,6 +641,18 @@ def test_a_run_goes_on_only_with_the_same_files_and_field(tmp_path, monkeypatch)
     assert sources[0] == sources[1] != sources[2] != sources[3]
 
 
+@pytest.mark.parametrize('name, text', [('a.txt', 'known letters'), ('a.txt', 'ünï'), ('a.txt', None), ('a.jsonl', '{"text": "one more"}')])
+def test_a_file_that_changes_while_it_is_read(data, tmp_path, monkeypatch, name, text):
+    path, makedirs = tmp_path / name, os.makedirs
+    path.write_text('{"text": "known letters, one more"}\n' * 5, encoding='utf-8')
+    def changing(folder, **more): # the folder is made between the first reading and the second
+        makedirs(folder, **more)
+        path.write_text(path.read_text(encoding='utf-8') + text if text else 'short', encoding='utf-8')
+    monkeypatch.setattr(os, 'makedirs', changing)
+    run(data / 'prepare.py', path, name='x').refused('changed while it was read')
+    assert not (data / 'x' / 'train.bin').exists()
+
+
 @pytest.mark.skipif(os.name != 'posix', reason="the shell's way to close streams")
 def test_without_a_console(data, tmp_path):
     (tmp_path / 'a.txt').write_text('some text ' * 50, encoding='utf-8')
