@@ -420,12 +420,12 @@ def write_bins_alone(folder, pieces_from, meta, total, source):
             done, behind = done + len(group), behind + characters
             write_whole(mark, json.dumps([of, done, behind, sizes]).encode())
             bar.update(characters)
-    for path in paths.values():
-        os.replace(path + '.part', path)
-    if meta:
+    if meta: # before the bins, so that a disk without room for it leaves what is done to be continued
         write_whole(os.path.join(folder, 'meta.pkl'), pickle.dumps(meta))
     elif os.path.exists(os.path.join(folder, 'meta.pkl')): # left by an earlier run with another tokenizer
         os.remove(os.path.join(folder, 'meta.pkl'))
+    for path in paths.values():
+        os.replace(path + '.part', path)
     os.remove(mark)
     for split, path in paths.items():
         print(f"{path}: {sizes[split] // dtype.itemsize:,} tokens")

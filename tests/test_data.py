@@ -687,6 +687,19 @@ def test_a_file_is_read_once_however_it_is_spelled(tmp_path, monkeypatch):
     assert len(prepare.files_of(['a.txt', './a.txt', str(tmp_path / 'a.txt'), '*.txt'])) == 1
 
 
+def test_a_disk_without_room_for_meta_leaves_no_bins_without_it(data, tmp_path, monkeypatch):
+    """They would be read as GPT-2's ids."""
+    (tmp_path / 'a.txt').write_text('some text ' * 50, encoding='utf-8')
+    replace = os.replace
+    def full(a, b):
+        if str(b).endswith('meta.pkl'):
+            raise OSError(28, 'No space left on device')
+        replace(a, b)
+    monkeypatch.setattr(os, 'replace', full)
+    run(data / 'prepare.py', tmp_path / 'a.txt', name='x').refused('No space left')
+    assert not list((data / 'x').glob('*.bin'))
+
+
 def test_a_disk_that_refuses_costs_a_sentence(data, monkeypatch):
     def refuse(*args, **more):
         raise PermissionError(13, 'Permission denied', 'train.bin.part')
