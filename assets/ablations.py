@@ -5,7 +5,6 @@ which is kept from training, so that val.bin has no part in any choice:
 The table is printed in Markdown; the runs go to assets/results/ablations-cpu.json.
 """
 import argparse
-import json
 import os
 import re
 import shutil
@@ -16,7 +15,7 @@ import tempfile
 import time
 
 import numpy as np
-from compare import provenance, stop
+from compare import stop, write_results
 from tqdm import tqdm
 from whole_val import whole_val
 
@@ -73,6 +72,4 @@ for name in VARIANTS:
     some = [r for r in rows if r['what'] == name]
     losses = [r['loss'] for r in some]
     print(f"| {name} | {statistics.mean(losses):.3f} | {min(losses):.3f} to {max(losses):.3f} | {statistics.median(r['ms'] for r in some):.0f} |")
-found = dict(provenance(f'python assets/ablations.py data/shakespeare_char --seeds={args.seeds} {args.settings}'.strip()), rows=rows)
-with open(args.out, 'w', encoding='utf-8') as f:
-    json.dump(found, f, indent=1)
+write_results(args.out, f'python assets/ablations.py data/shakespeare_char --seeds={args.seeds} {args.settings}'.strip(), rows=rows)

@@ -240,6 +240,12 @@ def provenance(command, device='cpu'):
         name = next((line.split(':')[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name')), name)
     return dict(command=command, commit=git, device=name, threads=torch.get_num_threads(), torch=torch.__version__, python=platform.python_version())
 
+def write_results(path, command, device='cpu', **found):
+    """Write what was found, with what it was measured by and on, as JSON."""
+    measured = dict(provenance(command, device), **found) # before a file of the commit is overwritten
+    with open(path, 'w', encoding='utf-8') as f:
+        json.dump(measured, f, indent=1)
+
 def check_device(device):
     try:
         torch.empty(1, device=device)
@@ -250,10 +256,9 @@ def record(rows):
     """Write rows, with what they were measured by, to args.out."""
     options = {'rounds': args.rounds, 'device': args.device} | ({'seeds': ','.join(args.seeds), 'ours': args.ours} if args.job == 'loss' else {})
     command = ['python assets/compare.py NANOGPT', args.job, *as_args(options), *['--compile'] * args.compile, *args.more]
-    measured = dict(provenance(' '.join(command), args.device), rows=rows) # before a file of the commit is overwritten
     os.makedirs(args.out, exist_ok=True)
-    with open(os.path.join(args.out, f"{args.job}-{args.device}{'-compiled' * (args.compile and args.job != 'bench')}.json"), 'w', encoding='utf-8') as f:
-        json.dump(measured, f, indent=1)
+    name = f"{args.job}-{args.device}{'-compiled' * (args.compile and args.job != 'bench')}.json"
+    write_results(os.path.join(args.out, name), ' '.join(command), args.device, rows=rows)
 
 def compared(found):
     """The rows of {what: [nanoGPT's, ours] a round}, which are printed too."""

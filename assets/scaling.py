@@ -59,9 +59,9 @@ for point in POINTS:
     rows.append(dict(point, gflop=flops / 1e9, ms=1000 * seconds, memory_mb=memory))
     print(f"T {point['block_size']:5} B {point['batch_size']:3} layers {point['n_layer']:3} C {point['n_embd']:5}: {flops / 1e9:9.1f} GFLOP "
           f"{1000 * seconds:9.1f} ms {flops / seconds / 1e9:7.1f} GFLOP/s {memory:7.0f} MB", flush=True)
-from compare import provenance # noqa: E402 only now: memory taken before would count as the points'
+from compare import write_results # noqa: E402 only now: memory taken before would count as the points'
 x, y = np.log([r['gflop'] for r in rows]), np.log([r['ms'] for r in rows])
 slope, offset = np.polyfit(x, y, 1)
 print(f"ms = {np.exp(offset):.2f} x GFLOP^{slope:.3f}, within a factor of {np.exp(np.abs(y - offset - slope * x).max()):.2f}")
-with open(os.path.join(HERE, 'results', f'scaling-{args.device}.json'), 'w', encoding='utf-8') as f:
-    json.dump(dict(provenance(f'python assets/scaling.py --device={args.device}', args.device), exponent=slope, rows=rows), f, indent=1)
+write_results(os.path.join(HERE, 'results', f'scaling-{args.device}.json'), f'python assets/scaling.py --device={args.device}', args.device,
+              exponent=slope, rows=rows)

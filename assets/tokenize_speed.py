@@ -84,9 +84,9 @@ with tempfile.TemporaryDirectory() as place:
             assert both['here'][2] == both['plain'][2], "the bins differ"
             rows.append(dict(mb=size, **{way: dict(mb_per_s=written / 1e6 / seconds, peak_mb=peak) for way, (seconds, peak, _) in both.items()}))
             print(size, 'MB:', *(f"{way} {rows[-1][way]['mb_per_s']:.2f} MB/s, {rows[-1][way]['peak_mb']:.0f} MB of memory;" for way in both), flush=True)
-from compare import provenance # noqa: E402 only now: memory taken before would count as the processes'
+from compare import write_results # noqa: E402 only now: memory taken before would count as the processes'
 ratios = sorted(r['here']['mb_per_s'] / r['plain']['mb_per_s'] for r in rows if r['mb'] == 100)
 print(f"median ratio {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f}")
-with open(os.path.join(HERE, 'results', 'tokenize-cpu.json'), 'w', encoding='utf-8') as f:
-    json.dump(dict(provenance(f'python assets/tokenize_speed.py TEXT --rounds={args.rounds}'), text=os.path.basename(args.text),
-                   **{name: version(name) for name in ('tiktoken', 'datasets', 'numpy')}, ratio=statistics.median(ratios), ratios=ratios, rows=rows), f, indent=1)
+write_results(os.path.join(HERE, 'results', 'tokenize-cpu.json'), f'python assets/tokenize_speed.py TEXT --rounds={args.rounds}',
+              text=os.path.basename(args.text), **{name: version(name) for name in ('tiktoken', 'datasets', 'numpy')},
+              ratio=statistics.median(ratios), ratios=ratios, rows=rows)
