@@ -19,15 +19,13 @@ def load(source):
     """All documents, as a dataset with a column text."""
     datasets = package('datasets', "OpenWebText")
     if source:
-        files = {kind: sorted(glob.glob(os.path.join(glob.escape(source), '*.' + ending)))
-                 for kind, ending in (('parquet', 'parquet'), ('json', 'jsonl'))}
-        kind = next((k for k in files if files[k]), None)
-        if not kind:
-            stop(f"there is no .parquet or .jsonl file in {source}")
-        try:
-            return datasets.load_dataset(kind, data_files=[glob.escape(path) for path in files[kind]], split='train')
-        except Exception as e: # half a file, or none of its kind
-            stop(f"cannot read the {kind} files in {source} ({type(e).__name__}: {str(e)[:200]})")
+        for kind, ending in (('parquet', 'parquet'), ('json', 'jsonl')):
+            if files := sorted(glob.glob(os.path.join(glob.escape(source), '*.' + ending))):
+                try:
+                    return datasets.load_dataset(kind, data_files=[glob.escape(path) for path in files], split='train')
+                except Exception as e: # half a file, or none of its kind
+                    stop(f"cannot read the {kind} files in {source} ({type(e).__name__}: {str(e)[:200]})")
+        stop(f"there is no .parquet or .jsonl file in {source}")
     cache = str(datasets.config.HF_DATASETS_CACHE)
     os.makedirs(cache, exist_ok=True)
     free = shutil.disk_usage(cache).free / 1e9
