@@ -41,7 +41,7 @@ class GPTConfig:
 
     def __post_init__(self):
         for name, kind in GPTConfig.__annotations__.items(): # fields that users add may be of other kinds, which go unchecked
-            value, least = getattr(self, name), int(getattr(GPTConfig, name) != 0) # 0 where that is the default
+            value, least = getattr(self, name), int(getattr(GPTConfig, name) != 0) # a default of 0 allows 0
             value = bool(value) if kind is bool and value in (0, 1) else value.item() if hasattr(value, 'item') else value
             setattr(self, name, value)
             wanted = {int: f'a whole number from {least} up', float: 'a number', bool: 'True or False', str: 'text'}.get(kind)
@@ -49,7 +49,7 @@ class GPTConfig:
                 raise UserError(f"{name} must be {wanted}, got {value!r}")
         if self.n_layer * max(self.n_embd, 10000) ** 2 + (self.vocab_size + self.block_size + self.ngrams) * self.n_embd > 1e12:
             raise UserError(f"{self} has more layers or parameters than fit any machine") # nor do many layers that are narrow
-        fits = [n for n in range(1, self.n_embd + 1) if self.n_embd % (n + n * self.rotary) == 0] # rotary rotates channels in pairs
+        fits = [n for n in range(1, self.n_embd + 1) if self.n_embd % (2 * n if self.rotary else n) == 0] # rotary rotates channels in pairs
         if self.n_head not in fits:
             raise UserError(f"n_embd {self.n_embd} cannot be divided among n_head {self.n_head} heads; n_head may be {str(fits)[1:-1] or 'none'}")
         if self.activation not in ACTIVATIONS:
@@ -170,10 +170,10 @@ class GPT(nn.Module):
                 p.normal_(0.0, 0.02 / (2 * self.config.n_layer) ** 0.5 if name.endswith('c_proj.weight') else 0.02)
 
     def trunk(self, idx, cache=None, at=None, apart=False):
-        """The network without its head: (B, T) ids to (B, T, C). If cache is given, one (2, B, nh, S, hs) per layer, keys and
-        values go into its last T places. If at (B) is given too, only the last id of each row is computed, at its position in at,
-        and attends to the cache: (B, 1, C); the ids before it serve n-grams only. If apart, positions may differ from row to row
-        and from the cache's end: keys and values go into place at, and no row attends beyond its own."""
+        """The network without its head: (B, T) ids to (B, T, C). cache is a list of one (2, B, nh, S, hs) per layer; keys and values
+        of the T ids go into its last T places. With at (B) too, only the last id of each row is computed, as the token at position
+        at, and attends to all of the cache: (B, 1, C); the ids before it serve n-grams only. If apart, rows may be at different
+        positions, so each row's key and value go into place at, and it attends to the places up to there."""
         c, net, kind, T = self.config, self.transformer, idx.device.type, idx.size(1) if at is None else 1
         position = torch.arange(T, device=idx.device) if at is None else at[:, None]
         mask = torch.arange(cache[0].size(-2), device=at.device) <= at.view(-1, 1, 1, 1) if apart else None # (B, 1, 1, S)
@@ -186,7 +186,7 @@ class GPT(nn.Module):
             x = x + F.dropout1d(net.wng(hashed(idx, c.ngrams)[:, -T:]).flatten(0, 1), c.ngram_dropout, self.training).sum(-2).view_as(x)
         half = kind != 'meta' and torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
         x = net.drop(x.bfloat16() if half else x) # a residual stream in bfloat16, as matmuls give it: half the memory
-        for i, block in enumerate(net.h): # a block of one's own need take no more than x, unless there is a cache or rotation
+        for i, block in enumerate(net.h): # training without rotation gives x alone, so a block of your own need take no more
             x = block(x, **past, **({'cache': cache[i]} if cache else {}))
         return net.ln_f(x)
 
