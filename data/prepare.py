@@ -34,7 +34,7 @@ from tqdm import tqdm
 SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt',
                '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
 END = '<|endoftext|>' # the text; each tokenizer has its own id for it
-PIECE = 2 ** 18 # characters that are read, cut and encoded at once; a text without words may grow to three, and tiktoken fails at a million spaces in a row
+PIECE = 2 ** 18 # characters that are read, cut and encoded at once; up to three where no word ends, and tiktoken fails at a million spaces
 
 for stream in ('stdout', 'stderr'): # which a process without a console does not have
     setattr(sys, stream, getattr(sys, stream) or open(os.devnull, 'w', encoding='utf-8'))
@@ -392,7 +392,7 @@ def write_bins_alone(folder, pieces_from, meta, total, source):
     dtype = np.dtype((meta or {}).get('dtype', 'uint16')).newbyteorder('<')
     paths = {split: os.path.join(folder, split + '.bin') for split in ('train', 'val')}
     mark = os.path.join(folder, 'prepare.part.json') # what is valid: the input's hash, pieces, characters, bytes per split
-    of, done, behind, sizes = hashlib.sha256(repr((source, total, meta)).encode()).hexdigest(), 0, 0, dict(train=0, val=0)
+    of, done, behind, sizes = hashlib.sha256(repr((PIECE, source, total, meta)).encode()).hexdigest(), 0, 0, dict(train=0, val=0)
     try:
         with open(mark, encoding='utf-8') as f:
             saved = json.load(f)
