@@ -167,10 +167,12 @@ if world_size > 1: # which agree by host_group on what is in host memory, withou
     store = torch.distributed.PrefixStore(attempt, next(torch.distributed.rendezvous('env://'))[0]) # after a restart torchrun's has dead addresses
     torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size,
                                          device_id=torch.device(device) if device_type == 'cuda' else None)
-    host_group, begun = torch.distributed.new_group(backend='gloo'), [None] * world_size
-    torch.distributed.all_gather_object(begun, iter_num, host_group)
-    if len(set(begun)) > 1:
-        refuse(f"the processes would begin at different iterations, {begun}: put out_dir {out_dir!r} on a file system that all of them share")
+    host_group, every = torch.distributed.new_group(backend='gloo'), [None] * world_size
+    own = ('out_dir', 'dataset', 'init_from', 'compile', 'wandb_log', 'wandb_project', 'wandb_run_name') # in these they may differ
+    same = {k: v for k, v in config.items() if k not in own} | dict(iter_num=iter_num, tokens=[len(ids) for ids in data.values()])
+    torch.distributed.all_gather_object(every, same, host_group)
+    if differ := [f'{k} {[of.get(k) for of in every]}' for k in same if any(of.get(k) != same[k] for of in every)]:
+        refuse(f"the processes differ in {', '.join(differ)}; give all the same settings and data, and an out_dir {out_dir!r} that they share")
 if checkpoint and not eval_only and (iter_num > max_iters or iter_num == max_iters == progress['evaluated_at']):
     notice(f"nothing to do: {saved_path} has made {iter_num} of max_iters {max_iters} iterations; raise --max_iters to train on")
     sys.exit(0)

@@ -199,8 +199,28 @@ def test_processes_that_find_different_checkpoints_are_refused(dataset, tmp_path
     processes = [subprocess.Popen(command, cwd=tmp_path / rank, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**env, 'RANK': rank, 'LOCAL_RANK': rank})
                  for rank in '01']
     for code, _, err in map(end, processes):
-        assert code == 1 and f'different iterations, [0, {done}]' in err and 'Traceback' not in err, (code, err)
+        assert code == 1 and f'differ in iter_num [0, {done}]' in err and 'Traceback' not in err, (code, err)
     assert not (tmp_path / '0' / 'out').exists()
+
+
+def test_processes_with_other_settings_are_refused(dataset, tmp_path):
+    """A setting was forgotten on the second machine, which has a folder and a name of its own; unequal replicas would train in silence."""
+    env, command = meeting(2), [sys.executable, str(ROOT / 'train.py'), *as_args({**ARGS, 'dataset': dataset})]
+    processes = [subprocess.Popen([*command, f'--out_dir={tmp_path / rank}', f'--wandb_run_name={rank}', f'--learning_rate=1e-{rank}'], text=True,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**env, 'RANK': rank, 'LOCAL_RANK': rank}) for rank in '01']
+    for code, _, err in map(end, processes):
+        assert code == 1 and 'differ in learning_rate [1.0, 0.1];' in err and 'Traceback' not in err, (code, err)
+
+
+def test_processes_with_other_data_are_refused(dataset, tmp_path):
+    """A bin was copied to the second machine in part."""
+    shutil.copytree(dataset, tmp_path / 'cut')
+    os.truncate(tmp_path / 'cut' / 'val.bin', 400)
+    env, command = meeting(2), [sys.executable, str(ROOT / 'train.py'), *as_args({**ARGS, 'out_dir': tmp_path / 'out'})]
+    processes = [subprocess.Popen([*command, f'--dataset={data}'], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                  env={**env, 'RANK': rank, 'LOCAL_RANK': rank}) for rank, data in zip('01', (dataset, tmp_path / 'cut'), strict=True)]
+    for code, _, err in map(end, processes):
+        assert code == 1 and 'differ in tokens [[' in err and ', 200]]' in err and 'Traceback' not in err, (code, err)
 
 
 @pytest.mark.slow
