@@ -409,7 +409,7 @@ def load_checkpoint(path):
     except pickle.UnpicklingError as e:
         raise UserError(f"{path} is damaged, or holds more than tensors and plain values and might run code: not loaded") from e
     except Exception as e: # what a cut or foreign file raises depends on where it is cut
-        raise UserError(f"{path} cannot be read, it is cut short, damaged or no checkpoint ({type(e).__name__}: {str(e)[:200]})") from e
+        raise UserError(f"{path} cannot be read, it is cut short, damaged or no checkpoint ({type(e).__name__}: {str(e)[:200].split('. ')[0]})") from e
     return checkpoint
 
 def by_age(folder, pattern):

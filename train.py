@@ -128,7 +128,7 @@ iter_num, best_val_loss = 0, 1e9 # iter_num counts the updates made
 drops = dict(dropout=dropout, ngram_dropout=ngram_dropout) # which may change when a run is resumed; what follows may not
 shape = [k for k in GPTConfig.__annotations__ if k in config and k not in drops] # settings that are the model's, also ones you add
 if init_from == 'scratch':
-    model = GPT(GPTConfig(vocab_size=vocab_size, **{k: config[k] for k in shape}, **drops))
+    model = GPT(GPTConfig(**{k: config[k] for k in shape} | drops | dict(vocab_size=vocab_size)))
 elif init_from == 'resume':
     model, iter_num, before = GPT.from_checkpoint(checkpoint, drops), checkpoint['iter_num'], checkpoint['config']
     same_data = Path(str(before.get('dataset', dataset))).name == Path(dataset).name

@@ -1,5 +1,5 @@
 """
-Draws the curves of runs, or the results of a folder, as SVG that is legible on light and dark; needs matplotlib:
+Draws the curves of runs, or the results of a folder, as SVG or PNG, legible on light and dark; needs matplotlib:
     python assets/plot.py OUT_DIR [OUT_DIR ...] --save=curves.svg     loss, learning rate, gradient norm, tokens/s of metrics.jsonl
     python assets/plot.py --results[=FOLDER]                          assets/results/*.json as scaling-*.svg and loss-*.svg, and tables
 """
@@ -14,7 +14,7 @@ try:
     import matplotlib
 except ImportError:
     sys.exit("plot.py: drawing needs the package matplotlib: pip install matplotlib")
-matplotlib.use('svg')
+matplotlib.use('agg') # which saves PNG, SVG and PDF
 import matplotlib.pyplot as plt # noqa: E402
 
 GREY = '#808080' # is seen on white and on black

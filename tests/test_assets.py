@@ -38,6 +38,8 @@ def test_curves_of_runs(dataset, trained, tmp_path):
     assert done.returncode == 0, done.stderr
     svg = (tmp_path / 'curves.svg').read_text(encoding='utf-8')
     assert all(f'>{word}<' in svg for word in ('other', 'out', 'learning rate', 'gradient norm', 'tokens/s')) and '#000000' not in svg
+    assert script('plot.py', trained, f'--save={tmp_path}/curves.png').returncode == 0
+    assert (tmp_path / 'curves.png').read_bytes()[1:4] == b'PNG'
     done = script('plot.py', tmp_path / 'nowhere')
     assert done.returncode == 1 and 'Traceback' not in done.stderr and 'give the out_dir of a run' in done.stderr
 

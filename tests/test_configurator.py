@@ -1,5 +1,7 @@
 """What people type and what config files say, read by a toy script; then what is made of 'auto'."""
 import ast
+import os
+import subprocess
 import sys
 import types
 
@@ -234,6 +236,15 @@ def test_help(script, args):
         assert line.startswith(f'--{name}={default!r}') and line.endswith(comment)
 
 
+@pytest.mark.parametrize('script', ['train.py', 'sample.py', 'bench.py'])
+def test_help_into_a_closed_pipe(script):
+    read, written = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, str(ROOT / script), '--help'], stdout=written, stderr=subprocess.PIPE, timeout=100)
+    os.close(written)
+    assert (done.returncode, done.stderr) == (1, b'')
+
+
 def test_a_setting_stated_twice_is_listed_once(toy):
     write(toy.folder, 'toy.py', TOY.replace('whole = 3\n', 'whole = 3\nwhole = 4 # the later\n'))
     result = toy('--help')
@@ -428,3 +439,18 @@ def test_an_argument_with_dashes_is_never_a_file(toy):
     write(toy.folder, '--whole=7', 'text = "no"')
     agrees(toy('--whole=7'), whole=7)
     agrees(toy('--text=a=b', 'whole=8'), text='a=b', whole=8)
+
+
+def test_a_linked_script_finds_what_is_beside_it(dataset, tmp_path):
+    for name in ('train.py', 'bench.py', 'sample.py'):
+        (tmp_path / name).symlink_to(ROOT / name)
+    run_process(tmp_path / 'train.py', 'config/cpu.py', dataset='nowhere', device='cpu').refused("no dataset 'nowhere'")
+    assert 'settings, each' in run_process(tmp_path / 'sample.py', '--help').out
+    assert 'settings, each' in run_process(tmp_path / 'bench.py', '--help').out
+
+
+def test_an_interactive_session_keeps_its_errors(tmp_path):
+    """Once the script has ended, what fails is the session's own, told as Python tells it."""
+    done = subprocess.run([sys.executable, '-i', str(ROOT / 'bench.py'), '--n_layer=1', '--n_head=1', '--n_embd=8', '--block_size=8', '--batch_size=1', '--device=cpu',
+                           '--max_seconds=1'], input='open("nofile")\n', capture_output=True, text=True, timeout=100, cwd=tmp_path)
+    assert 'FileNotFoundError' in done.stderr and 'Traceback' in done.stderr and 'NameError' not in done.stderr, done.stderr

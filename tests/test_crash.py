@@ -221,6 +221,14 @@ def test_too_little_space_is_said_before_training(dataset, tmp_path, monkeypatch
     assert not (tmp_path / 'ckpt.pt').exists()
 
 
+@pytest.mark.parametrize('bytes_each, status', [(11, 1), (13, 0)]) # weights and two moments in float32 take 12
+def test_space_for_a_checkpoint_is_for_moments_too(dataset, trained, tmp_path, monkeypatch, bytes_each, status):
+    weights = torch.load(trained / 'ckpt.pt', weights_only=True)['model']
+    free = bytes_each * sum(v.numel() for k, v in weights.items() if k != 'lm_head.weight')
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(10**9, 10**9, free))
+    assert run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path}).code == status
+
+
 def test_the_last_checkpoints_are_kept_not_those_of_a_longer_run_before(dataset, tmp_path):
     for max_iters in 6, 3:
         train(dataset, tmp_path, max_iters=max_iters, keep_checkpoints=2, save_interval=1, eval_interval=100)

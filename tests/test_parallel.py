@@ -17,9 +17,9 @@ from conftest import ROOT, TINY, as_args, events, log_losses, run, train
 from test_crash import assert_same, what_counts
 from torch.distributed.run import get_args_parser
 
-from model import newest_checkpoint
+from model import GPT, newest_checkpoint
 
-ARGS = {**TINY, 'gradient_accumulation_steps': 4, 'save_interval': 1, 'keep_checkpoints': 9} # each state stays as ckpt_ITERATION.pt
+ARGS = {**TINY, 'eval_iters': 3, 'gradient_accumulation_steps': 4, 'save_interval': 1, 'keep_checkpoints': 9} # each state stays as ckpt_ITERATION.pt
 WAYS = dict(ddp={}, fsdp=dict(fsdp=True))
 
 
@@ -201,6 +201,20 @@ def test_processes_that_find_different_checkpoints_are_refused(dataset, tmp_path
     for code, _, err in map(end, processes):
         assert code == 1 and f'differ in iter_num [0, {done}]' in err and 'Traceback' not in err, (code, err)
     assert not (tmp_path / '0' / 'out').exists()
+
+
+def test_mfu_is_of_all_processes_peaks(dataset, tmp_path):
+    (tmp_path / 'known.py').write_text(f"""import runpy, sys
+sys.path.insert(0, {str(ROOT)!r})
+import model
+model.peak_flops = lambda device, dtype: 1e9
+runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')
+""", encoding='utf-8')
+    code, _, err = end(start(2, script=(str(tmp_path / 'known.py'),), **{**ARGS, 'dataset': dataset, 'out_dir': tmp_path / 'out', 'max_iters': 1}))
+    assert code == 0, err
+    line, model = events(tmp_path / 'out', 'log')[0], GPT.from_checkpoint(newest_checkpoint(tmp_path / 'out')[1])
+    sequences = ARGS['batch_size'] * ARGS['gradient_accumulation_steps']
+    assert line['mfu'] == pytest.approx(model.estimate_mfu(sequences, line['ms'] / 1000, 1e9) / 2, rel=1e-6)
 
 
 def test_processes_with_other_settings_are_refused(dataset, tmp_path):

@@ -35,6 +35,30 @@ def test_losses_are_the_recorded_ones(dataset, tmp_path):
     assert losses == pytest.approx(GOLDEN, abs=1e-4), "training changed; if that was the aim, re-record GOLDEN and say why"
 
 
+def test_after_a_run_ctrl_c_is_pythons_again(dataset, tmp_path):
+    """For a session that goes on: python -i, %run, a notebook."""
+    path = tmp_path / 'session.py'
+    path.write_text(f"""import runpy, signal, sys
+sys.argv = ['train.py', *{as_args({**TINY, 'dataset': dataset, 'out_dir': tmp_path / 'out', 'max_iters': 1})!r}]
+runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')
+print('left', signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+""", encoding='utf-8')
+    assert 'left True' in run_process(path, env=dict(PYTHONPATH=str(ROOT))).out
+
+
+@pytest.mark.parametrize('name, stated, given, saved', [
+    ('activation', "'gelu'", 'gelu_tanh', 'gelu_tanh'), ('vocab_size', '50304', 40, 30)]) # the dataset decides the vocabulary
+def test_a_field_of_the_model_becomes_a_setting_by_stating_it(dataset, tmp_path, name, stated, given, saved):
+    for script in ('model.py', 'configurator.py', 'data'):
+        (tmp_path / script).symlink_to(ROOT / script)
+    source = (ROOT / 'train.py').read_text(encoding='utf-8')
+    (tmp_path / 'train.py').write_text(source.replace('rotary = False', f'{name} = {stated}\nrotary = False', 1), encoding='utf-8')
+    train_own = run(tmp_path / 'train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path / 'out', 'max_iters': 1, name: given})
+    assert train_own.code == 0, train_own.err
+    checkpoint = load_checkpoint(tmp_path / 'out' / 'ckpt.pt')
+    assert (checkpoint['model_args'][name], checkpoint['config'][name]) == (saved, saved)
+
+
 def test_lines_that_people_parse(dataset, tmp_path):
     out = train(dataset, tmp_path).out
     assert re.search(r'^tokens per iteration will be: 64$', out, re.M)

@@ -56,6 +56,8 @@ if __name__ == '__main__': # datasets may start processes that import this file
         stop(f"{args.source or 'the dataset'} has {len(docs)} documents, which cannot be split")
     if getattr(docs.features.get('text'), 'dtype', None) not in ('string', 'large_string', 'string_view'):
         stop(f"{args.source or 'the dataset'} has no field 'text' of strings, only {', '.join(docs.column_names)}")
+    if not args.source and len(docs) != 8_013_769:
+        print(f"warning: OpenWebText has {len(docs):,} documents here, not 8,013,769; the bins will differ from the published ones")
     size = docs.data.nbytes / len(docs) # of a document
     if args.max_docs:
         docs = docs.shuffle(seed=2357).select(range(min(args.max_docs, len(docs))))
