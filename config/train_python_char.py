@@ -3,7 +3,7 @@
 #   python train.py config/train_python_char.py
 #   python sample.py --out_dir=out-python-char
 # Two cores of an Intel Xeon, torch 2.13.0: 75 seconds, val loss 1.27.
-# With config/plain_gpt2.py after it, it is a plain GPT-2, which nanoGPT and transformers can read, in 61 seconds to a val loss of XX.
+# With config/plain_gpt2.py after it, it is a plain GPT-2, which nanoGPT and transformers can read, in 66 seconds to a val loss of 1.74.
 out_dir = 'out-python-char'
 eval_interval = 150
 eval_iters = 50
