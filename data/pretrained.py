@@ -101,8 +101,8 @@ def write_pretrained(model, folder, end=None, tokenizer=None):
     tokenizer that it returns. Raises UserError if transformers' GPT-2 cannot compute the model, or the folder cannot be written.
     """
     c = model.config
-    if c.rotary or c.ngrams:
-        raise UserError("transformers' GPT-2 has no rotary positions and no n-grams, so only a model without them can be written for it")
+    if c.rotary or c.ngrams or c.activation not in ACTIVATIONS.values():
+        raise UserError("transformers' GPT-2 has no rotary positions, no n-grams and no activation but GELU, so only a model without them can be written for it")
     try:
         import torch
         from transformers import GPT2Config, GPT2LMHeadModel
