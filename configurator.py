@@ -96,7 +96,6 @@ def _configure(space):
                 assign(key, value, path)
             elif key in stored and not key.startswith('_') and (key not in used or difflib.get_close_matches(key, defaults, 1, 0.9)):
                 unknown(key, path) # neither a setting nor a helper that the file itself uses
-
     args = sys.argv[1:]
     while args:
         arg = args.pop(0)
@@ -158,7 +157,6 @@ def _settle(settings, given):
     kernels = {'bfloat16': '_is_mkldnn_bf16_supported', 'float16': '_is_mkldnn_fp16_supported'}.get(s['dtype'])
     if device_type == 'cpu' and kernels and rank == 0 and not (torch.backends.mkldnn.is_available() and getattr(torch.ops.mkldnn, kernels)()):
         print(f"warning: this CPU has no fast {s['dtype']}; float32 can be hundreds of times faster")
-
     if s['compile'] == 'auto': # on CUDA, where it pays within minutes; a value given by hand is not second-guessed
         try: # one tiny kernel shows whether the driver, Triton and a C compiler are all there
             s['compile'] = device_type == 'cuda' and torch.compile(lambda x: x * 2 + 1)(torch.ones(2, device=device)).tolist() == [3, 3]

@@ -61,11 +61,11 @@ class LayerNorm(nn.LayerNorm): # torch's, with nanoGPT's two arguments
     def forward(self, x): # in float32 if the weights are, as CUDA's autocast has it; a CPU would sum their gradients in x's bfloat16
         return super().forward(x.to(torch.promote_types(x.dtype, self.weight.dtype)))
 
-@torch.compiler.assume_constant_result # a constant of the compiled graph: else every kernel that rotates would recompute them
 def rotations(T, hs, device):
     """Cosines and sines of the rotary angles of T positions in hs/2 planes: (2, T, 1, hs/2)."""
     angle = torch.arange(T, device=device)[:, None, None] * 1e4 ** (-torch.arange(0, hs, 2, device=device) / hs)
     return torch.stack((angle.cos(), angle.sin()))
+rotations._dynamo_marked_constant = True # in compiled graphs, as torch.compiler.assume_constant_result does after a second of imports
 
 def turned(x, cos, sin):
     """Queries or keys (B, T, nh, hs), each plane of channels i and hs/2 + i rotated by its angle; cos and sin (…, T, 1, hs/2)."""
@@ -128,7 +128,6 @@ class Block(nn.Module):
 class ChunkedLoss(torch.autograd.Function):
     """Mean cross-entropy of x (N, C) through weight (V, C) against targets (N), -1 ignored. Only rows tokens have logits at once,
     and none are kept: if train, the forward pass computes the gradients too. Equal to the plain form up to rounding."""
-
     @staticmethod
     def forward(ctx, x, weight, targets, rows, train):
         ctx.n, loss = (targets != -1).sum(), torch.zeros((), device=x.device)
@@ -147,6 +146,10 @@ class ChunkedLoss(torch.autograd.Function):
     def backward(ctx, gradient):
         gradients, ctx.gradients = ctx.gradients, None # drop our references, so that autograd may accumulate in place
         return *(g.mul_(gradient / ctx.n.clamp(min=1)) for g in gradients), None, None, None
+
+class Hollow(torch.overrides.TorchFunctionMode): # within it weights get no initial values, which on the meta device cost a second of imports
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return None if func.__name__ == 'normal_' else func(*args, **(kwargs or {}))
 
 class GPT(nn.Module):
     def __init__(self, config):
@@ -209,7 +212,7 @@ class GPT(nn.Module):
     @classmethod
     def from_state(cls, config, state):
         """A GPT of the tensors in state, a dict by parameter name, which are not copied. Raises UserError if they do not fit."""
-        with torch.device('meta'):
+        with torch.device('meta'), Hollow():
             model = cls(config)
         state.setdefault('lm_head.weight', state.get('transformer.wte.weight')) # a file may hold the tied matrix once
         try:

@@ -374,7 +374,6 @@ while True:
                 micro_loss = wrapped(*next(feed), rows)[1] / micro_steps
             scaler.scale(micro_loss).backward()
         loss += micro_loss.detach()
-
     # update; one that is not finite is skipped, decided on the device so that nothing waits for the answer
     for o in muon:
         o.take_gradients()

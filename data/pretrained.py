@@ -102,7 +102,7 @@ def write_pretrained(model, folder, end=None, tokenizer=None):
     """
     c = model.config
     if c.rotary or c.ngrams or c.activation not in ACTIVATIONS.values():
-        raise UserError("transformers' GPT-2 has no rotary positions, no n-grams and no activation but GELU, so only a model without them can be written for it")
+        raise UserError("transformers' GPT-2 has no rotary positions and no n-grams, and of the activations GELU, so no other model can be written for it")
     try:
         import torch
         from transformers import GPT2Config, GPT2LMHeadModel

@@ -10,7 +10,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from data.prepare import get_codec
-from model import GPT, Block, GPTConfig, Muon, UserError, load_checkpoint, peak_flops
+from model import GPT, Block, GPTConfig, Muon, UserError, load_checkpoint, peak_flops, rotations
 
 SMALL = dict(block_size=12, vocab_size=37, n_layer=2, n_head=2, n_embd=16)
 
@@ -347,6 +347,11 @@ def test_counts_of_parameters_and_flops():
     flops = 1024 * (6 * gpt2.get_num_params() + 12 * 12 * 12 * 64 * 1024)
     assert gpt2.estimate_mfu(10, 2.0, peak=1e14) == pytest.approx(10 * flops / 2.0 / 1e14)
     assert math.isnan(gpt2.estimate_mfu(10, 2.0)) # an unknown device has no peak
+
+
+def test_rotations_are_marked_as_torch_marks_constants():
+    """By hand, without the second that torch.compiler's function takes to import the compiler."""
+    assert vars(rotations) == vars(torch.compiler.assume_constant_result(lambda: None))
 
 
 @pytest.mark.parametrize('rotary', [False, True])

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, TINY, make_dataset, run, train
+from conftest import ROOT, TINY, make_dataset, run, run_process, train
 from data.prepare import Text
 
 ONE = dict(num_samples=1, max_new_tokens=8, device='cpu')
@@ -42,6 +42,16 @@ def test_the_prompt_may_be_a_file(trained, tmp_path):
 def test_greedy_is_the_same_each_time(trained, more):
     a, b = text_of(run('sample.py', out_dir=trained, **{**ONE, **more, 'num_samples': 2}))
     assert a == b
+
+
+def test_sampling_imports_no_compiler(trained, tmp_path):
+    """Which takes more than a second."""
+    (tmp_path / 'used.py').write_text(f"""import runpy, sys
+sys.argv = ['sample.py', '--out_dir={trained}', '--num_samples=1', '--max_new_tokens=2', '--device=cpu']
+runpy.run_path({str(ROOT / 'sample.py')!r})
+print('imported:', *sorted(m for m in sys.modules if m in ('torch._dynamo', 'sympy', 'tiktoken', 'transformers')))
+""", encoding='utf-8')
+    assert run_process(tmp_path / 'used.py', env=dict(PYTHONPATH=str(ROOT))).out.endswith('imported:\n')
 
 
 def test_top_k_may_be_off(trained):
