@@ -420,12 +420,13 @@ def write_bins_alone(folder, pieces_from, meta, total, source):
             done, behind = done + len(group), behind + characters
             write_whole(mark, json.dumps([of, done, behind, sizes]).encode())
             bar.update(characters)
-    if meta: # before the bins, so that a disk without room for it leaves what is done to be continued
-        write_whole(os.path.join(folder, 'meta.pkl'), pickle.dumps(meta))
-    elif os.path.exists(os.path.join(folder, 'meta.pkl')): # left by an earlier run with another tokenizer
-        os.remove(os.path.join(folder, 'meta.pkl'))
-    for path in paths.values():
+    place = os.path.join(folder, 'meta.pkl')
+    if meta: # before the bins get their names, so that a disk without room for it leaves what is done to be continued
+        write_whole(place + '.part', pickle.dumps(meta))
+    for path in [*paths.values(), *[place] * bool(meta)]:
         os.replace(path + '.part', path)
+    if not meta and os.path.exists(place): # left by an earlier run with another tokenizer
+        os.remove(place)
     os.remove(mark)
     for split, path in paths.items():
         print(f"{path}: {sizes[split] // dtype.itemsize:,} tokens")
@@ -598,8 +599,9 @@ def main():
         meta = None if args.tokenizer == 'gpt2' else codec_of(bpe.n_vocab, tokenizer=f'tiktoken:{args.tokenizer}')
     try:
         write_bins(os.path.join(os.path.dirname(os.path.abspath(__file__)), args.name), pieces_from, meta, total, [*before, args.field])
-    finally:
-        unchanged() # which is then why it failed
+    except BaseException:
+        unchanged() # else that is why it failed
+        raise
     print(f"now: python train.py config/train_shakespeare_char.py --dataset={args.name} --out_dir=out-{args.name}")
 
 if __name__ == '__main__':

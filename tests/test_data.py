@@ -692,12 +692,38 @@ def test_a_disk_without_room_for_meta_leaves_no_bins_without_it(data, tmp_path, 
     (tmp_path / 'a.txt').write_text('some text ' * 50, encoding='utf-8')
     replace = os.replace
     def full(a, b):
-        if str(b).endswith('meta.pkl'):
+        if str(b).endswith('meta.pkl.part'):
             raise OSError(28, 'No space left on device')
         replace(a, b)
     monkeypatch.setattr(os, 'replace', full)
     run(data / 'prepare.py', tmp_path / 'a.txt', name='x').refused('No space left')
     assert not list((data / 'x').glob('*.bin'))
+
+
+@pytest.mark.parametrize('tokenizer', ['gpt2', 'char'])
+def test_old_bins_keep_their_meta_until_new_ones_have_their_names(data, tmp_path, monkeypatch, request, tokenizer):
+    if tokenizer == 'gpt2':
+        request.getfixturevalue('bpe')
+    for text in 'some text ', 'other words, 42 ':
+        (tmp_path / 'a.txt').write_text(text * 50, encoding='utf-8')
+        if text == 'some text ':
+            done(run(data / 'prepare.py', tmp_path / 'a.txt', name='x'))
+            before = {p.name: p.read_bytes() for p in (data / 'x').iterdir()}
+    replace = os.replace
+    def busy(a, b):
+        if str(b).endswith('.bin'):
+            raise PermissionError(13, 'Access is denied', b)
+        replace(a, b)
+    monkeypatch.setattr(os, 'replace', busy)
+    run(data / 'prepare.py', tmp_path / 'a.txt', name='x', tokenizer=tokenizer).refused('Access is denied')
+    assert {name: (data / 'x' / name).read_bytes() for name in before} == before
+
+
+def test_a_log_among_the_files_may_grow_after_they_are_read(data, tmp_path):
+    """As with > log.txt in the folder that is prepared."""
+    (tmp_path / 'a.txt').write_text('some text ' * 50, encoding='utf-8')
+    with open(tmp_path / 'log.txt', 'w') as log:
+        assert subprocess.run([sys.executable, str(data / 'prepare.py'), str(tmp_path), '--name=x'], stdout=log, timeout=100).returncode == 0
 
 
 def test_a_disk_that_refuses_costs_a_sentence(data, monkeypatch):

@@ -349,6 +349,19 @@ def test_counts_of_parameters_and_flops():
     assert math.isnan(gpt2.estimate_mfu(10, 2.0)) # an unknown device has no peak
 
 
+def test_a_block_of_ones_own_may_make_its_weights_by_normal(monkeypatch):
+    class Scaled(Block):
+        def __init__(self, config):
+            super().__init__(config)
+            self.a = nn.Parameter(torch.empty(config.n_embd).normal_(1, 0.1))
+            self.b = nn.Parameter(nn.init.normal_(torch.empty(config.n_embd)).add_(1))
+        def forward(self, x, **past):
+            return super().forward(x * self.a * self.b, **past)
+    monkeypatch.setattr('model.Block', Scaled)
+    model, idx = small(), torch.randint(37, (2, 5))
+    assert torch.equal(GPT.from_state(model.config, model.state_dict())(idx)[0], model(idx)[0])
+
+
 def test_rotations_are_marked_as_torch_marks_constants():
     """By hand, without the second that torch.compiler's function takes to import the compiler."""
     assert vars(rotations) == vars(torch.compiler.assume_constant_result(lambda: None))
