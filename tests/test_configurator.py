@@ -236,7 +236,7 @@ def test_help(script, args):
         assert line.startswith(f'--{name}={default!r}') and line.endswith(comment)
 
 
-@pytest.mark.parametrize('script', ['train.py', 'sample.py', 'bench.py'])
+@pytest.mark.parametrize('script', ['train.py', 'sample.py'])
 def test_help_into_a_closed_pipe(script):
     read, written = os.pipe()
     os.close(read)
@@ -441,16 +441,14 @@ def test_an_argument_with_dashes_is_never_a_file(toy):
     agrees(toy('--text=a=b', 'whole=8'), text='a=b', whole=8)
 
 
-def test_a_linked_script_finds_what_is_beside_it(dataset, tmp_path):
+def test_a_linked_script_finds_what_is_beside_it(tmp_path):
     for name in ('train.py', 'bench.py', 'sample.py'):
         (tmp_path / name).symlink_to(ROOT / name)
-    run_process(tmp_path / 'train.py', 'config/cpu.py', dataset='nowhere', device='cpu').refused("no dataset 'nowhere'")
-    assert 'settings, each' in run_process(tmp_path / 'sample.py', '--help').out
-    assert 'settings, each' in run_process(tmp_path / 'bench.py', '--help').out
+        run(tmp_path / name, 'config/cpu.py', '--nonsense=1', cwd=tmp_path).refused('there is no setting') # the config was found
 
 
 def test_an_interactive_session_keeps_its_errors(tmp_path):
     """Once the script has ended, what fails is the session's own, told as Python tells it."""
-    done = subprocess.run([sys.executable, '-i', str(ROOT / 'bench.py'), '--n_layer=1', '--n_head=1', '--n_embd=8', '--block_size=8', '--batch_size=1', '--device=cpu',
-                           '--max_seconds=1'], input='open("nofile")\n', capture_output=True, text=True, timeout=100, cwd=tmp_path)
+    (tmp_path / 'own.py').write_text(f"n = 1\nexec(open({str(ROOT / 'configurator.py')!r}, encoding='utf-8').read())\n", encoding='utf-8')
+    done = subprocess.run([sys.executable, '-i', str(tmp_path / 'own.py')], input='open("nofile")\n', capture_output=True, text=True, timeout=100)
     assert 'FileNotFoundError' in done.stderr and 'Traceback' in done.stderr and 'NameError' not in done.stderr, done.stderr

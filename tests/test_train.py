@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -35,15 +36,12 @@ def test_losses_are_the_recorded_ones(dataset, tmp_path):
     assert losses == pytest.approx(GOLDEN, abs=1e-4), "training changed; if that was the aim, re-record GOLDEN and say why"
 
 
-def test_after_a_run_ctrl_c_is_pythons_again(dataset, tmp_path):
+def test_after_a_run_ctrl_c_is_pythons_again(dataset, tmp_path, monkeypatch):
     """For a session that goes on: python -i, %run, a notebook."""
-    path = tmp_path / 'session.py'
-    path.write_text(f"""import runpy, signal, sys
-sys.argv = ['train.py', *{as_args({**TINY, 'dataset': dataset, 'out_dir': tmp_path / 'out', 'max_iters': 1})!r}]
-runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')
-print('left', signal.getsignal(signal.SIGINT) is signal.default_int_handler)
-""", encoding='utf-8')
-    assert 'left True' in run_process(path, env=dict(PYTHONPATH=str(ROOT))).out
+    handlers, handle = [], signal.signal
+    monkeypatch.setattr(signal, 'signal', lambda number, handler: handlers.append(handler) if number == signal.SIGINT else handle(number, handler))
+    train(dataset, tmp_path, max_iters=1)
+    assert handlers[0].__name__ == 'ask_to_stop' and handlers[1] is signal.default_int_handler
 
 
 @pytest.mark.parametrize('name, stated, given, saved', [
