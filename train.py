@@ -169,7 +169,7 @@ if world_size > 1: # which agree by host_group on what is in host memory, withou
                                          device_id=torch.device(device) if device_type == 'cuda' else None)
     host_group, every = torch.distributed.new_group(backend='gloo'), [None] * world_size
     same = {k: v for k, v in config.items() if k in ('optimizer', 'lr_schedule', 'dtype') or type(v) is not str and k not in ('compile', 'wandb_log')}
-    same |= dict(iter_num=iter_num, tokens=[len(ids) for ids in data.values()])
+    same |= dict(iter_num=iter_num, tokens=[len(ids) for ids in data.values()]) # other words are paths and names, which may differ
     torch.distributed.all_gather_object(every, same, host_group)
     if differ := [f'{k} {[of.get(k) for of in every]}' for k in same if any(of.get(k) != same[k] for of in every)]:
         refuse(f"the processes differ in {', '.join(differ)}; give all the same settings and data, and an out_dir {out_dir!r} that they share")
