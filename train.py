@@ -85,7 +85,8 @@ if not total_batch_tokens and gradient_accumulation_steps % world_size:
 if dtype == 'float16' and (device_type != 'cuda' or fsdp):
     refuse(f"training in float16 needs loss scaling, which works on CUDA only and without fsdp; on {device_type} use bfloat16 or float32")
 if fsdp and (world_size == 1 or sample_tokens or optimizer == 'muon' and n_embd % world_size):
-    refuse(f"fsdp shards the model across torchrun's processes, here {world_size}; it needs two or more, with Muon a divisor of n_embd {n_embd}, and sample_tokens=0")
+    refuse(f"fsdp shards the model across torchrun's processes, here {world_size}; it needs two or more, "
+           f"with Muon a divisor of n_embd {n_embd}, and sample_tokens=0")
 master_process = rank == 0
 def notice(text):
     """Print, on rank 0. The run goes on even if nobody reads any more: Ctrl-C also ends a `| tee`."""
