@@ -333,7 +333,8 @@ class GPT(nn.Module):
 class Float32Stays(torch.overrides.TorchFunctionMode):
     """Within it, Muon's conversions, x.bfloat16() or in later torch x.to(dtype=torch.bfloat16), return a copy of x as it is."""
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        return args[0].clone() if torch.bfloat16 is (kwargs or {}).get('dtype') or func is torch.Tensor.bfloat16 else func(*args, **(kwargs or {}))
+        halves = func is torch.Tensor.bfloat16 or (kwargs or {}).get('dtype') is torch.bfloat16
+        return args[0].clone() if halves else func(*args, **(kwargs or {}))
 
 class Muon(torch.optim.Muon):
     """torch's Muon, for the matrices of model's blocks. Its parameters are views of them, three of each c_attn, because queries,
