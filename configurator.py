@@ -64,12 +64,12 @@ def _configure(space):
                 result = kind(exact)
         except (ValueError, KeyError, ArithmeticError):
             refuse(f"{where}: {key} takes {wanted}, as in {key}={defaults[key]!r}; got {value!r}")
-        least = 1 if key in from_one_up else 0 if kind in (int, float) and defaults[key] >= 0 else result # no limit
+        least = 1 if key in from_one_up else 0 if kind in (int, float) and defaults[key] >= 0 else None # no limit
         below = limits.get(key, 2 ** 31 if kind is int and defaults[key] < 2 ** 31 else None)
         most = 1 if key in ('cooldown', 'top_p') else None
-        if result < least or below and result >= below or most and result > most:
-            limit = f' and below {below}' if below else f' and at most {most}' if most else ''
-            refuse(f"{where}: {key} must be at least {least}{limit}, got {result}")
+        if least is not None and result < least or below and result >= below or most and result > most:
+            limits_of = [f'{word} {limit}' for word, limit in (('at least', least), ('below', below), ('at most', most)) if limit is not None]
+            refuse(f"{where}: {key} must be {' and '.join(limits_of)}, got {result}")
         if defaults[key] in choices.get(key, ()) and result not in choices[key]: # else the setting is a script's own
             refuse(f"{where}: {key} {result!r} is not one of {', '.join(choices[key])}")
         settings[key] = given[key] = result
