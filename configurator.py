@@ -15,17 +15,17 @@ def _explain(kind, error, trace):
     """The excepthook: prints a sentence for what users can mend, nothing if a pipe's reader is gone, else Python's traceback."""
     import os, re, sys
     sentence = ' '.join(str(error).split())
+    mendable = issubclass(kind, (OSError, KeyboardInterrupt)) or re.search('UserError|No space left', kind.__name__ + sentence)
     if kind.__name__ in ('OutOfMemoryError', 'MemoryError') or re.search("out of memory|can't allocate memory", sentence):
-        shape = dict(n_embd=768, n_layer=12, batch_size=1, block_size=1024, vocab_size=50304) # for a script without these
-        s = shape | globals() | globals().get('config', {})
-        C, L, B, T, V = (s[k] for k in shape)
+        s = dict(n_embd=768, n_layer=12, batch_size=1, block_size=1024, vocab_size=50304) | globals() | globals().get('config', {}) # best last
+        C, L, B, T, V = (s[k] for k in ('n_embd', 'n_layer', 'batch_size', 'block_size', 'vocab_size'))
         steps = ' and raise gradient_accumulation_steps by the same factor' * ('eval_iters' in s) # as only train.py has it
         sentence = "out of memory. " + ("Use --dtype=bfloat16, a lower --num_samples or --max_new_tokens, or a smaller model" if 'num_samples' in s else
             f"Training this shape takes {16 * (12 * L * C * C + V * C) / 1e9:.1f} GB for weights, gradients and moments, and up to {8 * V * B * T / 1e9:.1f} "
             f"GB for a micro-batch's logits. Lower batch_size{steps}, then block_size, or use a smaller model")
     elif kind is BrokenPipeError and not {'config', 'eval_iters'} <= globals().keys(): # train.py, once it runs, is to end in order
         os._exit(1) # at once, for a generator or buffer that the interpreter closes at its end would complain
-    elif '__file__' not in globals() or not issubclass(kind, (OSError, KeyboardInterrupt)) and not re.search('UserError|No space left', kind.__name__ + sentence):
+    elif not mendable or '__file__' not in globals():
         return sys.__excepthook__(kind, error, trace)
     print(f"{os.path.basename(sys.argv[0])}: {sentence or 'stopped'}", file=sys.stderr)
 
