@@ -452,8 +452,9 @@ def save_checkpoint(state, paths, keep=1):
         if os.path.exists(part):
             os.remove(part)
     if os.name == 'posix' and os.access(folder or '.', os.R_OK):
+        fd = os.open(folder or '.', os.O_RDONLY)
         with suppress(OSError): # not every file system can do this
-            os.fsync(fd := os.open(folder or '.', os.O_RDONLY)) # so that the renaming outlasts a power cut
+            os.fsync(fd) # so that the renaming outlasts a power cut
         os.close(fd)
     old = by_age(folder, 'ckpt.*.tmp') + (by_age(folder, 'ckpt_[0-9]*.pt')[:-keep] if keep > 1 else [])
     old += by_age(folder, 'ckpt_last.pt') if any(p.endswith('ckpt.pt') for p in paths) else []
