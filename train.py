@@ -226,7 +226,7 @@ wrapped = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_vi
 if ddp and bf16_gradients: # wrapped in a function, since on CPUs torch refuses its own hook by name
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
     wrapped.register_comm_hook(None, lambda state, bucket: bf16_compress_hook(state, bucket))
-for _ in range(2 * (ddp and not eval_only)): # after two passes DDP's buckets are final; a resumed run has to sum in the same ones
+for _ in range(2) if ddp and not eval_only else (): # after two passes DDP's buckets are final; a resumed run has to sum in the same ones
     with ctx:
         wrapped(*on_device(train_batch(0, 0), device), rows)[1].backward()
     model.zero_grad(set_to_none=False)
