@@ -45,7 +45,7 @@ class GPTConfig:
             value = bool(value) if kind is bool and value in (0, 1) else value.item() if hasattr(value, 'item') else value
             setattr(self, name, value)
             wanted = {int: f'a whole number from {least} up', float: 'a number', bool: 'True or False', str: 'text'}.get(kind)
-            if wanted and (type(value) not in (kind, int if kind is float else kind) or kind is int and value < least):
+            if wanted and (type(value) not in ((int, float) if kind is float else (kind,)) or kind is int and value < least):
                 raise UserError(f"{name} must be {wanted}, got {value!r}")
         if self.n_layer * max(self.n_embd, 10000) ** 2 + (self.vocab_size + self.block_size + self.ngrams) * self.n_embd > 1e12:
             raise UserError(f"{self} has more layers or parameters than fit any machine") # nor do many layers that are narrow
