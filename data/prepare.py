@@ -172,8 +172,10 @@ def documents_of(files, field):
     """The pieces, as from pieces_of, of all documents in files."""
     for path in files:
         rows = {'.jsonl': json_lines, '.parquet': parquet_rows}.get(os.path.splitext(path)[1].lower())
-        for parts in ((text[i:i + PIECE] for i in range(0, len(text), PIECE)) for text in rows(path, field)) if rows else [parts_of(path)]:
-            yield from pieces_of(parts)
+        for text in rows(path, field) if rows else ():
+            yield from pieces_of(text[i:i + PIECE] for i in range(0, len(text), PIECE))
+        if not rows: # the file is one document
+            yield from pieces_of(parts_of(path))
 
 def survey(documents, by_characters):
     """The number of characters in all documents, the lengths of the first ten and, if by_characters, the alphabet in order."""
@@ -272,7 +274,8 @@ def load_meta(path):
             meta = PlainUnpickler(io.BytesIO(f.read())).load()
         if meta is None:
             raise TypeError("it is empty")
-        meta = {k: v for k, v in meta.items() if k in ('vocab_size', 'stoi', 'itos', 'tokenizer', 'json', 'dtype') or type(v) in (int, float, str)} # no list, which may hold itself many times over
+        ours = ('vocab_size', 'stoi', 'itos', 'tokenizer', 'json', 'dtype') # of others no lists, which may hold themselves many times over
+        meta = {k: v for k, v in meta.items() if k in ours or type(v) in (int, float, str)}
         check_codec(meta)
     except Exception as e:
         stop(f"{path} is not a meta.pkl of plain data ({type(e).__name__}: {e}): not loaded")
