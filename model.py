@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from torch.nn.utils.rnn import pad_sequence
 
 if not hasattr(torch.optim, 'Muon'): # which came with 2.9
     raise SystemExit(f"torch {torch.__version__} is too old, 2.9 or later is needed: pip install --upgrade torch")
@@ -283,39 +282,37 @@ class GPT(nn.Module):
         UserError for an empty prompt or an impossible stride."""
         choose = lambda x, draws: pick(self.lm_head(x)[:, :n_vocab].float(), draws, temperature, top_k, top_p) # x: last hidden states (B, C)
         step = lambda recent, cache, at, apart, draws: choose(self.trunk(recent, cache, at, apart)[:, 0], draws)
-        c, weight, B, ends = self.config, self.transformer.wte.weight, len(prompts), torch.tensor([len(p) for p in prompts])
-        if not ends.all() or not 1 <= context_stride <= c.block_size:
+        c, weight, B, alike = self.config, self.transformer.wte.weight, len(prompts), all(p == prompts[0] for p in prompts)
+        if not all(prompts) or not 1 <= context_stride <= c.block_size:
             raise UserError(f"a prompt needs a token, and context_stride, {context_stride}, must be within 1 to block_size, {c.block_size}")
         draws = torch.rand(B, max_new_tokens) if draws is None else draws
-        text = F.pad(pad_sequence([torch.tensor(p) for p in prompts], batch_first=True), (0, max_new_tokens))
-        first = (ends - c.block_size).clamp(min=0) # a row's window is first to ends, both on the host; here is ends on the device
-        rows, draws, text, here = (x.to(weight.device) for x in (torch.arange(B), draws, text, ends))
+        sizes = [min(len(p), c.block_size) for p in prompts] # of windows, which are the ends of the rows' texts that the model reads
+        S = c.block_size if compiled else min(c.block_size, max(sizes) + max_new_tokens) # positions in the cache
+        ids = torch.tensor([[-1, -1, -1, *p[-n:], *[0] * (S + 1 - n)] for p, n in zip(prompts, sizes, strict=True)]) # n-grams look at three before
+        rows, at, ids, draws = (x.to(weight.device) for x in (torch.arange(B), torch.tensor(sizes) - 1, ids, draws))
+        window = ids[:, 3:] # a view (B, S + 1): each row is read up to at; sizes says the same on the host, so that nothing waits for the device
         cached = all(re.search(r'\bcache\b|\*\*', str(inspect.signature(m.forward))) for b in self.transformer.h for m in (b, getattr(b, 'attn', b)))
-        S = c.block_size if compiled else min(c.block_size, text.size(1)) # positions in the cache
-        cache = [weight.new_zeros(2, B, c.n_head, S, c.n_embd // c.n_head) for _ in self.transformer.h]
+        cache = [weight.new_zeros(2, B, c.n_head, S, c.n_embd // c.n_head) for _ in self.transformer.h if cached]
         if compiled:
             for x in cache:
                 torch._dynamo.mark_static_address(x, guard=False) # a CUDA graph writes to them where they are
             step = torch.compile(step, fullgraph=True, dynamic=False, mode='reduce-overhead' if weight.is_cuda else None)
         for t in range(max_new_tokens):
-            full = ends - first > c.block_size
-            if t == 0 or full.any() or not cached: # recompute; with a stride of 1 the next step does so again, so a full window needs no cache
-                first += full * context_stride
-                window = pad_sequence([row[i:j] for row, i, j in zip(text, first, ends, strict=True)], batch_first=True)
-                T, at = window.size(1), (ends - first - 1).to(weight.device) # shorter rows end in zeros, to which they do not attend
-                apart = compiled or bool((ends - first < T).any())
-                recent = F.pad(window, (3, 0), value=-1).gather(1, at[:, None] + torch.arange(4, device=at.device)) # the last 4 tokens
-                if t == 0 and all(p == prompts[0] for p in prompts):
-                    window = window[:1] # one row does for all, and the cache is filled for all
-                past = [x[..., :T, :] for x in cache] if cached and (T < c.block_size or context_stride > 1) else None
-                x = self.trunk(window, past).expand(B, -1, -1)
+            if moved := max(sizes) > c.block_size: # windows that are too long drop their oldest ids, which roll puts where nothing reads
+                over = at == c.block_size
+                window[:] = torch.where(over[:, None], window.roll(-context_stride, 1), window)
+                at, sizes = at - context_stride * over, [n - context_stride * (n > c.block_size) for n in sizes]
+            T = max(sizes) # shorter windows are followed by ids to which they do not attend
+            past = [x[..., :T, :] for x in cache]
+            if t == 0 or moved or not cached: # compute whole windows, at first one for all rows if prompts are alike
+                past = past if T < c.block_size or context_stride > 1 else None # they move again before the cache would be read
+                x = self.trunk(window[:1 if t == 0 and alike else B, :T], past).expand(B, -1, -1)
                 token = choose(x[rows, at], draws[rows, t])
-            else:
-                at, T = at + 1, T + 1
-                past = cache if compiled else [x[..., :T, :] for x in cache] # up to the longest row's end; a graph has one shape
-                token = step(recent, past, at, apart, draws[rows, t]).clone() # a CUDA graph reuses its memory
-            text[rows, here], recent = token, torch.cat((recent[:, 1:], token[:, None]), 1)
-            here, ends = here + 1, ends + 1
+            else: # compute each row's last token from the cache; a graph has one shape, and reuses its memory
+                recent, apart = ids.gather(1, at[:, None] + torch.arange(4, device=at.device)), compiled or min(sizes) < T
+                token = step(recent, cache if compiled else past, at, apart, draws[rows, t]).clone()
+            at, sizes = at + 1, [n + 1 for n in sizes]
+            window[rows, at] = token
             yield token
 
     @torch.no_grad()
