@@ -40,8 +40,7 @@ else:
 model = GPT(GPTConfig(block_size, vocab_size, n_layer, n_head, n_embd, 0.0, bias)).to(device)
 if mode == 'train':
     optimizer = model.configure_optimizers(1e-2, 1e-4, (0.9, 0.95), device_type)
-    if compile:
-        model.compile(dynamic=False, options=dict(cpp_wrapper=device_type == 'cpu')) # as train.py does
+    compile and model.compile(dynamic=False, options=dict(cpp_wrapper=device_type == 'cpu')) # as train.py does
 synchronize = torch.accelerator.synchronize if device_type != 'cpu' else lambda: None
 
 def seconds_of(statement, **names):

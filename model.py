@@ -6,6 +6,7 @@ import inspect
 import os
 import pickle
 import re
+import time
 import warnings
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -293,10 +294,9 @@ class GPT(nn.Module):
         window = ids[:, 3:] # a view (B, S + 1): each row is read up to at; sizes says the same on the host, so that nothing waits for the device
         cached = all(re.search(r'\bcache\b|\*\*', str(inspect.signature(m.forward))) for b in self.transformer.h for m in (b, getattr(b, 'attn', b)))
         cache = [weight.new_zeros(2, B, c.n_head, S, c.n_embd // c.n_head) for _ in self.transformer.h if cached]
-        if compiled:
-            for x in cache:
-                torch._dynamo.mark_static_address(x, guard=False) # a CUDA graph writes to them where they are
-            step = torch.compile(step, fullgraph=True, dynamic=False, mode='reduce-overhead' if weight.is_cuda else None)
+        for x in cache if compiled else ():
+            torch._dynamo.mark_static_address(x, guard=False) # a CUDA graph writes to them where they are
+        step = torch.compile(step, fullgraph=True, dynamic=False, mode='reduce-overhead' if weight.is_cuda else None) if compiled else step
         for t in range(max_new_tokens):
             if moved := max(sizes) > c.block_size: # windows that are too long drop their oldest ids, which roll puts where nothing reads
                 over = at == c.block_size
@@ -444,10 +444,13 @@ def save_checkpoint(state, paths, keep=1):
                 torch.save(state, f)
                 f.flush()
                 os.fsync(f.fileno())
-            os.replace(part, path)
+            for wait in (1, 4, 16, 0): # Windows replaces no file that somebody reads, as sample.py or a virus scanner may
+                with suppress(PermissionError) if wait else nullcontext():
+                    os.replace(part, path)
+                    break
+                time.sleep(wait)
     finally: # a failed write leaves nothing behind
-        if os.path.exists(part):
-            os.remove(part)
+        os.path.exists(part) and os.remove(part)
     if os.name == 'posix' and os.access(folder or '.', os.R_OK):
         fd = os.open(folder or '.', os.O_RDONLY)
         with suppress(OSError): # not every file system can do this

@@ -344,8 +344,7 @@ while True:
     saving = not eval_only and (ending or iter_num > resumed_at and (by_clock or save_interval and iter_num % save_interval == 0))
     improved = False
     if evaluating or saving:
-        if device_type != 'cpu':
-            torch.accelerator.synchronize() # iterations still under way are no part of the pause
+        device_type == 'cpu' or torch.accelerator.synchronize() # iterations still under way are no part of the pause
         paused_at = time.perf_counter()
         if evaluating and not stopping:
             losses = estimate_loss()
@@ -417,8 +416,7 @@ if device_type == 'cuda':
     notice(f"peak memory {torch.cuda.max_memory_allocated() / 2 ** 30:.2f} GiB")
 elif device_type == 'cpu' and os.path.exists(path := '/proc/self/status') and 'VmHWM:' in (status := Path(path).read_text()):
     notice(f"peak memory {int(status.partition('VmHWM:')[2].split()[0]) / 2 ** 20:.2f} GiB") # getrusage counts the parent too
-if world_size > 1:
-    torch.distributed.destroy_process_group()
+world_size > 1 and torch.distributed.destroy_process_group()
 if stopping:
     notice(f"stopped by {signal.Signals(stopping).name} after {iter_num} iterations" + ("" if eval_only else "; --init_from=auto resumes"))
     sys.exit(128 + stopping)

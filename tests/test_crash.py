@@ -439,3 +439,68 @@ def test_a_spike_is_logged(dataset, tmp_path, monkeypatch):
     out = train(dataset, tmp_path, eval_interval=100).out
     assert [e['spike'] for e in events(tmp_path, 'log')] == [False, False, False, True, False, False]
     assert len(re.findall(r'^iter 3: .*, a spike$', out, re.M)) == 1
+
+
+@pytest.mark.parametrize('always', [False, True], ids=['for a moment', 'always'])
+def test_a_file_that_somebody_reads(dataset, tmp_path, monkeypatch, always):
+    """Windows does not let it be replaced meanwhile: a save waits, but not for ever."""
+    replace, waits = os.replace, []
+
+    def busy(old, new):
+        if always or len(waits) < 2:
+            raise PermissionError(13, 'Access is denied')
+        replace(old, new)
+    monkeypatch.setattr(os, 'replace', busy)
+    monkeypatch.setattr('model.time.sleep', waits.append)
+    if always:
+        run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path}).refused('could not save', 'Access is denied')
+        assert waits == [1, 4, 16] and os.listdir(tmp_path) == ['metrics.jsonl']
+    else:
+        train(dataset, tmp_path)
+        assert waits == [1, 4] and load_checkpoint(tmp_path / 'ckpt.pt')['iter_num'] == 6
+
+
+def test_a_full_disk_is_called_so_whenever_it_is_noticed(dataset, tmp_path, monkeypatch):
+    """Here by closing the file, after an error of torch's own that does not say why."""
+    def fails(*_):
+        try:
+            raise RuntimeError('unexpected pos 64 vs 0')
+        finally:
+            raise OSError(28, 'No space left on device')
+    monkeypatch.setattr('model.save_checkpoint', fails)
+    run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path}).refused('could not save', 'No space left')
+
+
+def test_a_log_line_that_was_cut_short_stays_alone(dataset, tmp_path):
+    (tmp_path / 'metrics.jsonl').write_text('{"event": "log", "it')
+    train(dataset, tmp_path)
+    lines = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+    assert [json.loads(line)['event'] for line in lines[1:3]] == ['start', 'eval']
+
+
+def test_a_run_that_has_saved_is_stopped_into_the_same_file(dataset, tmp_path, monkeypatch):
+    """ckpt_last.pt is for a run that is stopped before it wrote anything, while ckpt.pt is another's."""
+    clip, calls = torch.nn.utils.clip_grad_norm_, []
+
+    def stopping(*args):
+        calls.append(0)
+        if len(calls) == 5:
+            signal.raise_signal(signal.SIGTERM)
+        return clip(*args)
+    monkeypatch.setattr(torch.nn.utils, 'clip_grad_norm_', stopping)
+    run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'save_interval': 2, 'eval_interval': 100})
+    assert newest_checkpoint(tmp_path)[1]['iter_num'] == 5 and not (tmp_path / 'ckpt_last.pt').exists()
+
+
+def test_the_best_loss_counts_after_a_move_from_windows(dataset, tmp_path):
+    train(dataset, tmp_path)
+    state = torch.load(tmp_path / 'ckpt.pt', weights_only=True)
+    state['config']['dataset'], state['best_val_loss'] = 'C:\\text\\' + os.path.basename(dataset), 0.5
+    torch.save(state, tmp_path / 'ckpt.pt')
+    train(dataset, tmp_path, init_from='resume', max_iters=9, always_save_checkpoint=False)
+    assert load_checkpoint(tmp_path / 'ckpt.pt')['iter_num'] == 6 and (tmp_path / 'ckpt_last.pt').exists()
+
+
+def test_a_network_folder_that_knows_no_free_space(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: (0, 0, 0))
+    train(dataset, tmp_path)
