@@ -14,7 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from itertools import chain, pairwise
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import torch
@@ -132,7 +132,7 @@ if init_from == 'scratch':
     model = GPT(GPTConfig(**{k: config[k] for k in shape} | drops | dict(vocab_size=vocab_size)))
 elif init_from == 'resume':
     model, iter_num, before = GPT.from_checkpoint(checkpoint, drops), checkpoint['iter_num'], checkpoint['config']
-    same_data = Path(str(before.get('dataset', dataset))).name == Path(dataset).name
+    same_data = PureWindowsPath(str(before.get('dataset', dataset))).name == Path(dataset).name # whose parts / and \ divide
     best_val_loss = checkpoint['best_val_loss'] if same_data else 1e9 # it counts only for the dataset it was measured on
     may_differ = [*shape, 'init_from', 'out_dir', 'device', 'backend'] + ['gradient_accumulation_steps'] * (total_batch_tokens > 0)
     changed = [f'{k} {v} -> {config[k]}' for k, v in before.items() if k in config and k not in may_differ and str(config[k]) != str(v)]
