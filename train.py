@@ -85,8 +85,7 @@ if not total_batch_tokens and gradient_accumulation_steps % world_size:
 if dtype == 'float16' and (device_type != 'cuda' or fsdp):
     refuse(f"training in float16 needs loss scaling, which works on CUDA only and without fsdp; on {device_type} use bfloat16 or float32")
 if fsdp and (world_size == 1 or sample_tokens or optimizer == 'muon' and n_embd % world_size):
-    refuse(f"fsdp shards the model across torchrun's processes, here {world_size}; it needs two or more, "
-           f"with Muon a divisor of n_embd {n_embd}, and sample_tokens=0")
+    refuse(f"fsdp shards the model across torchrun's processes, two or more (with Muon a divisor of n_embd {n_embd}), got {world_size}; it needs sample_tokens=0")
 master_process = rank == 0
 def notice(text):
     """Print, on rank 0. The run goes on even if nobody reads any more: Ctrl-C also ends a `| tee`."""
@@ -275,7 +274,8 @@ def wait_for_write():
     try:
         return writing and writing.result()
     except (OSError, RuntimeError) as e:
-        refuse(f"could not save into {out_dir!r} ({str(e.__context__ or e)[:200]}); earlier files are untouched, --init_from=auto resumes from them")
+        refuse(f"could not save into {out_dir!r} ({str(e if isinstance(e, OSError) else e.__context__ or e)[:200]}); "
+               "earlier files are untouched, --init_from=auto resumes from them")
 
 def save(improved):
     """Copy the state after iter_num updates, since later ones change it, and have a thread write it, after the write before."""
