@@ -284,7 +284,7 @@ def save(improved):
         refuse(f"weights are no longer finite at iteration {iter_num}; nothing was saved, earlier files are untouched")
     wait_for_write()
     best, ckpt, last, numbered = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('_best', '', '_last', f'_{iter_num:07d}'))
-    hasty = stopping and iter_num < eval_interval and init_from != 'resume' # perhaps begun by mistake: an older run's ckpt.pt stays
+    hasty = stopping and not writing and init_from != 'resume' # perhaps begun by mistake: an older run's ckpt.pt stays
     path = last if hasty and os.path.exists(ckpt) or not (improved or always_save_checkpoint) else ckpt
     paths = [best] * (save_best and improved) + [path] + [numbered] * (keep_checkpoints > 1)
     weights = {k: v for k, v in model.state_dict().items() if k != 'lm_head.weight' or model.lm_head.weight is not model.transformer.wte.weight}
@@ -306,6 +306,7 @@ if master_process and not eval_only:
         os.makedirs(out_dir, exist_ok=True)
         through_no_link = lambda path, flags: os.open(path, flags | getattr(os, 'O_NOFOLLOW', 0), 0o666)
         metrics = open(os.path.join(out_dir, 'metrics.jsonl'), 'a', 1, 'utf-8', opener=through_no_link)
+        Path(metrics.name).read_bytes()[-1:] in (b'', b'\n') or metrics.write('\n') # what a full disk or a crash cut short stays alone
     except OSError as e:
         refuse(f"cannot write into out_dir {out_dir!r} ({e.strerror}); give another --out_dir")
     if wandb_log:
@@ -339,10 +340,9 @@ bar = tqdm(total=max_iters, initial=iter_num, unit='iter', leave=False, disable=
 while True:
     by_clock = master_process and 0 < 60 * save_minutes < time.monotonic() - saved_at # rank 0's clock decides for all
     stopping, by_clock = over_all(torch.tensor([stop_signal, by_clock]), 'MAX').tolist()
-    ending = stopping or iter_num >= max_iters
+    ending, improved = stopping or iter_num >= max_iters, False
     evaluating = eval_only or (iter_num % eval_interval == 0 or iter_num == max_iters) and iter_num != progress['evaluated_at']
     saving = not eval_only and (ending or iter_num > resumed_at and (by_clock or save_interval and iter_num % save_interval == 0))
-    improved = False
     if evaluating or saving:
         device_type == 'cpu' or torch.accelerator.synchronize() # iterations still under way are no part of the pause
         paused_at = time.perf_counter()
