@@ -16,7 +16,7 @@ def _explain(kind, error, trace):
     import os, re, sys
     sentence = ' '.join(str(error).split())
     mendable = issubclass(kind, (OSError, KeyboardInterrupt)) or re.search('UserError|No space left', kind.__name__ + sentence)
-    if kind.__name__ in ('OutOfMemoryError', 'MemoryError') or re.search("out of memory|can't allocate memory", sentence):
+    if kind.__name__ in ('OutOfMemoryError', 'MemoryError') or re.search("out of memory|(can't allocate|not enough) memory", sentence):
         s = dict(n_embd=768, n_layer=12, batch_size=1, block_size=1024, vocab_size=50304) | globals() | globals().get('config', {}) # for a script without these
         C, L, B, T, V = (s[k] for k in ('n_embd', 'n_layer', 'batch_size', 'block_size', 'vocab_size'))
         steps = ' and raise gradient_accumulation_steps by the same factor' * ('eval_iters' in s) # as only train.py has it

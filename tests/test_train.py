@@ -581,11 +581,13 @@ def test_a_torch_that_is_too_old_ends_in_a_sentence(monkeypatch):
     run('train.py').refused(f'torch {torch.__version__} is too old', '2.9', 'pip install --upgrade torch')
 
 
-def test_running_out_of_memory_says_what_to_lower(dataset, tmp_path, monkeypatch):
+@pytest.mark.parametrize('error', [torch.OutOfMemoryError('CUDA out of memory'), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+                                   RuntimeError('DefaultCPUAllocator: not enough memory: you tried')], ids=['CUDA', 'Linux', 'Windows'])
+def test_running_out_of_memory_says_what_to_lower(dataset, tmp_path, monkeypatch, error):
     import model
 
     def forward(*args):
-        raise torch.OutOfMemoryError('CUDA out of memory')
+        raise error
     monkeypatch.setattr(model.GPT, 'forward', forward)
     run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path}).refused('out of memory', 'batch_size and raise gradient_accumulation_steps', ' 0.0 GB')
     result = run('bench.py', n_layer=1, n_head=1, n_embd=8, real_data=False, device='cpu')
