@@ -432,6 +432,7 @@ exec(open({str(ROOT / 'configurator.py')!r}, encoding='utf-8').read())
     assert result.space['config'] == settings and {k: result.space[k] for k in settings} == settings
     assert result.space['device'] == torch.device('cpu') and not {'dtype', 'compile'} & result.space.keys()
     run(tmp_path / 'own.py', n=-1).refused('n must be at least 0')
+    run(tmp_path / 'own.py', shift=3e9).refused(f'shift must be below {2 ** 31}, got') # it has no least value
     assert '\u65e5' in run_process(tmp_path / 'own.py', mode='\u65e5', env=dict(PYTHONIOENCODING='cp1252')).out
 
 

@@ -1,5 +1,6 @@
 """A run that is interrupted anywhere goes on to the same bits, and no checkpoint is lost."""
 import itertools
+import json
 import os
 import re
 import shutil
