@@ -139,8 +139,7 @@ def _settle(settings, given):
         if s['device'] != device_type or device not in offers:
             refuse(f"device {s['device']!r} with {len(offers) - 2} {device_type} device(s): torchrun gives each process one of its "
                    f"own, so use --device={device_type} and no more processes than devices")
-    if device_type in ('cuda', 'xpu'):
-        torch.accelerator.set_device_index(torch.device(device).index or 0)
+    device_type in ('cuda', 'xpu') and torch.accelerator.set_device_index(torch.device(device).index or 0)
     if device_type == 'cpu' and sys.platform == 'linux' and hasattr(libc := ctypes.CDLL(None), 'mallopt'): # glibc
         libc.mallopt(-3, 2 ** 30) or libc.mallopt(-3, 2 ** 25) # M_MMAP_THRESHOLD (2 ** 25 before glibc 2.35): keep freed memory,
         libc.mallopt(-1, 2 ** 31 - 1) # M_TRIM_THRESHOLD: all of it, which the kernel would clear anew at each step
@@ -157,6 +156,8 @@ def _settle(settings, given):
     kernels = {'bfloat16': '_is_mkldnn_bf16_supported', 'float16': '_is_mkldnn_fp16_supported'}.get(s['dtype'])
     if device_type == 'cpu' and kernels and rank == 0 and not (torch.backends.mkldnn.is_available() and getattr(torch.ops.mkldnn, kernels)()):
         print(f"warning: this CPU has no fast {s['dtype']}; float32 can be hundreds of times faster")
+    if device_type == 'mps' and kernels and rank == 0:
+        print(f"warning: some versions of torch compute attention wrongly in {s['dtype']} on MPS (pytorch's issues 174861 and 195910), but not in float32")
     if s['compile'] == 'auto': # on CUDA, where it pays within minutes; a value given by hand is not second-guessed
         try: # one tiny kernel shows whether the driver, Triton and a C compiler are all there
             s['compile'] = device_type == 'cuda' and torch.compile(lambda x: x * 2 + 1)(torch.ones(2, device=device)).tolist() == [3, 3]
@@ -164,8 +165,7 @@ def _settle(settings, given):
             s['compile'] = False
             rank == 0 and print(f"not compiling, because {type(e).__name__}: {' '.join(str(e).split())[:200]}")
     if 'backend' in s and torch.distributed.is_available():
-        known = dict.fromkeys((torch.distributed.get_default_backend_for_device(device_type), 'gloo', 'mpi'))
-        ways = [b for b in known if torch.distributed.is_backend_available(b)]
+        ways = list(filter(torch.distributed.is_backend_available, dict.fromkeys((torch.distributed.get_default_backend_for_device(device_type), 'gloo', 'mpi'))))
         s['backend'] = (ways or ['none'])[0] if s['backend'] == 'auto' else s['backend'] # Windows has no NCCL
         if s['backend'] not in ways + ['none', 'nccl'] * (world_size == 1): # nccl is nanoGPT's default; one process uses none
             refuse(f"backend {s['backend']!r} cannot connect processes on {device_type} here, but {' or '.join(ways)} can; leave --backend out to use the best")
