@@ -33,7 +33,7 @@ class GPTConfig:
     n_embd: int = 768
     dropout: float = 0.0
     bias: bool = True # biases in Linears and LayerNorms
-    # not in nanoGPT: so that it can read our checkpoints, model_args there lacks activation, and the others unless they are set
+    # not in nanoGPT; so that it can read our checkpoints, their model_args leave out activation, and the others unless they are set
     activation: str = 'gelu' # a key of ACTIVATIONS
     rotary: bool = False # rotary position embeddings (Su et al., arXiv:2104.09864) in place of wpe
     ngrams: int = 0 # rows of wng, a hashed table of embeddings of the last 2, 3 and 4 tokens, added to each token's own
@@ -48,10 +48,10 @@ class GPTConfig:
             if wanted and (type(value) not in ((int, float) if kind is float else (kind,)) or kind is int and value < least):
                 raise UserError(f"{name} must be {wanted}, got {value!r}")
         if self.n_layer * max(self.n_embd, 10000) ** 2 + (self.vocab_size + self.block_size + self.ngrams) * self.n_embd > 1e12:
-            raise UserError(f"{self} has more layers or parameters than fit any machine") # nor do many layers that are narrow
-        fits = [n for n in range(1, self.n_embd + 1) if self.n_embd % (2 * n if self.rotary else n) == 0] # rotary rotates channels in pairs
+            raise UserError(f"{self} has more layers or parameters than fit any machine") # 10,000 layers, however narrow, are too many
+        fits = [n for n in range(1, self.n_embd + 1) if self.n_embd % (2 * n if self.rotary else n) == 0] # rotary rotates pairs
         if self.n_head not in fits:
-            raise UserError(f"n_embd {self.n_embd} cannot be divided among n_head {self.n_head} heads; n_head may be {str(fits)[1:-1] or 'none'}")
+            raise UserError(f"n_embd {self.n_embd} cannot be divided among n_head {self.n_head} heads{' of even size' * self.rotary}; n_head may be {str(fits)[1:-1] or 'none'}")
         if self.activation not in ACTIVATIONS:
             raise UserError(f"activation {self.activation!r} is not one of {', '.join(ACTIVATIONS)}")
 
@@ -406,7 +406,7 @@ def load_checkpoint(path):
                 raise ValueError(f"the weights in {k} are not finite numbers, or there are fewer than it says")
             weights[k] = (v.detach().float() if v.is_floating_point() else v).resolve_neg().contiguous() # integers are buffers
     except FileNotFoundError as e:
-        raise UserError(f"there is no checkpoint {path}; train first, or give the right --out_dir") from e
+        raise UserError(f"there is no checkpoint {path}; train first, or give the folder of a run, in sample.py by --out_dir") from e
     except pickle.UnpicklingError as e:
         raise UserError(f"{path} is damaged, or holds more than tensors and plain values and might run code: not loaded") from e
     except Exception as e: # what a cut or foreign file raises depends on where it is cut
@@ -434,9 +434,9 @@ def newest_checkpoint(out_dir):
 
 def save_checkpoint(state, paths, keep=1):
     """Write state to each path atomically: after any crash either the old file or the new one is there, whole. With keep above 1
-    only the newest keep of the ckpt_ITERATION.pt stay. Raises OSError or RuntimeError; the old files are then untouched."""
+    only the newest keep of the ckpt_ITERATION.pt stay. Raises OSError or RuntimeError; what was not replaced by then stays."""
     folder = os.path.dirname(paths[0])
-    part = os.path.join(folder, f'ckpt.{os.getpid()}.tmp') # this process's own, so that two runs never mix; here one of them fails
+    part = os.path.join(folder, f'ckpt.{os.getpid()}.tmp') # this process's own: of two runs in a folder each removes the other's, whose save then fails
     state['model'].setdefault('lm_head.weight', state['model']['transformer.wte.weight']) # two names for one matrix
     try:
         for path in paths:

@@ -152,7 +152,7 @@ def test_compare_refuses(tmp_path):
     run('assets/compare.py', tmp_path, 'loss', '--compile').refused('no compiled form')
     run('assets/compare.py', tmp_path, 'loss', '--rounds=3', '--seeds=1,2').refused('3 rounds', '1,2')
     run('assets/compare.py', tmp_path, 'small', '--device=cuda:99').refused("device 'cuda:99' is not on this machine")
-    run('assets/whole_val.py', tmp_path, tmp_path / 'ckpt.pt').refused('there is no checkpoint')
+    run('assets/whole_val.py', tmp_path, tmp_path / 'ckpt.pt').refused('there is no checkpoint', 'give the folder of a run')
 
 
 @pytest.mark.parametrize('script, args, words', [

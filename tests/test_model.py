@@ -250,6 +250,11 @@ def test_users_may_add_to_the_shape():
         Config(n_head=0)
 
 
+def test_heads_that_rotary_cannot_halve_are_named():
+    with pytest.raises(UserError, match='n_embd 12 cannot be divided among n_head 4 heads of even size; n_head may be 1, 2, 3, 6$'):
+        GPTConfig(n_embd=12, n_head=4, rotary=True)
+
+
 def test_numbers_of_other_kinds_are_converted_if_nothing_is_lost():
     config = GPTConfig(vocab_size=np.int64(61), bias=0, dropout=np.float32(0.5))
     assert (type(config.vocab_size), config.bias, type(config.dropout)) == (int, False, float)
