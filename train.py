@@ -72,7 +72,7 @@ seed = 1337 # of initial weights, data order and dropout
 deterministic = False # True: bit-identical runs on CUDA, and when compiled, too; slower kernels, no TF32
 fsdp = False # shard weights, gradients and moments across the processes (FSDP2), for models that one GPU cannot hold
 bf16_gradients = False # send gradients between processes in bfloat16, half the bytes, for slow networks
-backend = 'auto' # what connects processes: 'nccl' on CUDA, else 'gloo'
+backend = 'auto' # what connects processes: 'nccl' on CUDA, 'xccl' on XPU, 'gloo' anywhere
 device = 'auto' # 'cuda', 'cuda:1', 'xpu', 'mps' or 'cpu'
 dtype = 'auto' # 'bfloat16', 'float16' (with loss scaling) or 'float32'
 compile = 'auto' # True or False; auto: on CUDA, if it works there
@@ -125,7 +125,7 @@ def batches():
             yield on_device(batch.result(), device) # in the thread that computes, since MPS bears no second one
 # ---- model ---------------------------------------------------------------------------------------------------------------
 iter_num, best_val_loss = 0, 1e9 # iter_num counts the updates made
-drops = dict(dropout=dropout, ngram_dropout=ngram_dropout) # which may change when a run is resumed; what follows may not
+drops = dict(dropout=dropout, ngram_dropout=ngram_dropout) # which may change when a run is resumed; of what follows only block_size, to less
 shape = [k for k in GPTConfig.__annotations__ if k in config and k not in drops] # settings that are the model's, also ones you add
 if init_from == 'scratch':
     model = GPT(GPTConfig(**{k: config[k] for k in shape} | drops | dict(vocab_size=vocab_size)))
@@ -275,7 +275,7 @@ def wait_for_write():
         return writing and writing.result()
     except (OSError, RuntimeError) as e:
         refuse(f"could not save into {out_dir!r} ({str(e if isinstance(e, OSError) else e.__context__ or e)[:200]}); "
-               "earlier files are untouched, --init_from=auto resumes from them")
+               "the files there are whole, --init_from=auto resumes from them")
 
 def save(improved):
     """Copy the state after iter_num updates, since later ones change it, and have a thread write it, after the write before."""
@@ -306,14 +306,14 @@ if master_process and not eval_only:
         os.makedirs(out_dir, exist_ok=True)
         through_no_link = lambda path, flags: os.open(path, flags | getattr(os, 'O_NOFOLLOW', 0), 0o666)
         metrics = open(os.path.join(out_dir, 'metrics.jsonl'), 'a', 1, 'utf-8', opener=through_no_link)
-        Path(metrics.name).read_bytes()[-1:] in (b'', b'\n') or metrics.write('\n') # what a full disk or a crash cut short stays alone
+        Path(metrics.name).read_bytes()[-1:] in (b'', b'\n') or metrics.write('\n') # a line that a full disk or a crash cut short is ended
     except OSError as e:
         refuse(f"cannot write into out_dir {out_dir!r} ({e.strerror}); give another --out_dir")
     if wandb_log:
         try:
             import wandb
             sys.stdin = open(os.devnull) # if nobody is logged in, wandb would ask and wait
-            wandb_id = wandb.init(project=wandb_project, name=wandb_run_name, config=config, id=wandb_id, resume='allow').id # the run goes on
+            wandb_id = wandb.init(project=wandb_project, name=wandb_run_name, config=config, id=wandb_id, resume='allow').id # a resumed run goes on there
         except Exception as e: # not installed, not logged in, not reachable: no reason to end a run
             wandb_log = False
             notice(f"wandb is off ({type(e).__name__}: {' '.join(str(e).split())[:120]}); metrics.jsonl has the numbers")

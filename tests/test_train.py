@@ -375,7 +375,7 @@ def test_a_save_that_fails_leaves_the_old_file(dataset, tmp_path, monkeypatch):
         file.write(b'half a file')
         raise OSError(28, 'No space left on device')
     monkeypatch.setattr(torch, 'save', full)
-    run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'init_from': 'resume'}).refused('No space left', 'untouched')
+    run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'init_from': 'resume'}).refused('No space left', 'whole')
     assert (tmp_path / 'ckpt.pt').read_bytes() == before and not list(tmp_path.glob('*.tmp'))
 
 
