@@ -448,7 +448,7 @@ def write_parts(folder, train, val, by_characters=True):
 
 # ---- reading -----------------------------------------------------------------------------------------------------------
 def find_data(dataset):
-    """The folder of a dataset: data/dataset in the working folder, else beside this file, else dataset as a path (first if it starts with .); or None."""
+    """The folder of a dataset: data/dataset in the working folder, else beside this file, else dataset as a path with a / (first if it starts with .); or None."""
     folders = [os.path.join('data', dataset), os.path.join(os.path.dirname(os.path.abspath(__file__)), dataset)]
     if os.path.dirname(dataset):
         folders.insert(0 if dataset.startswith('.') else 2, dataset)
@@ -605,7 +605,7 @@ def main():
     except BaseException:
         unchanged() # else that is why it failed
         raise
-    print(f"now: python train.py config/train_shakespeare_char.py --dataset={args.name} --out_dir=out-{args.name}")
+    print(f"now: python train.py config/train_shakespeare_char.py --dataset={args.name} --out_dir=out-{args.name} (without a GPU, with config/cpu.py after the other config)")
 
 if __name__ == '__main__':
     main()
