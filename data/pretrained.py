@@ -102,7 +102,7 @@ def write_pretrained(model, folder, end=None, tokenizer=None):
     """
     c = model.config
     if c.rotary or c.ngrams or c.activation not in ACTIVATIONS.values():
-        raise UserError("transformers' GPT-2 has no rotary positions and no n-grams, and of the activations GELU, so no other model can be written for it")
+        raise UserError("transformers' GPT-2 has no rotary positions and no n-grams, and is written here with GELU only; this model has one of these or another activation")
     try:
         import torch
         from transformers import GPT2Config, GPT2LMHeadModel
@@ -145,7 +145,7 @@ def tokenizer_of(codec):
 
 if __name__ == '__main__':
     if len(sys.argv) != 3 or sys.argv[1] in ('-h', '--help'):
-        stop(f"got {len(sys.argv) - 1} arguments; give a checkpoint and a folder to write, as in python data/pretrained.py out/ckpt.pt out-hf")
+        stop(f"got {' '.join(sys.argv[1:]) or 'nothing'}; give a checkpoint and a folder to write, as in python data/pretrained.py out/ckpt.pt out-hf")
     try:
         checkpoint = load_checkpoint(sys.argv[1])
         if os.path.isfile(sys.argv[2]):
