@@ -3,7 +3,7 @@ The arithmetic of many processes behind docs/scaling.md: memory a process, the m
     python assets/parallel.py
 counts, checks, and writes results/parallel.json, results/parallel.svg and the tables between the marks in docs/scaling.md. All of it
 is on paper but for the counting: what autograd keeps is counted on small models, the totals are held against torch's own
-memory tracker, which follows a whole step at full size on tensors without data.
+memory tracker, which follows a forward and a backward pass at full size on tensors without data.
 """
 import json
 import os
@@ -31,7 +31,7 @@ BATCH = 8 # sequences in a micro-batch, for the communication
 
 # ---- counting ----------------------------------------------------------------------------------------------------------
 def as_on_cuda(model):
-    """The model with LayerNorms that take float32, as CUDA's autocast has them and the CPU's has not."""
+    """The model with LayerNorms that take float32 also where FSDP gathers weights in bfloat16, as CUDA's autocast has them and the CPU's has not."""
     for module in model.modules():
         if isinstance(module, torch.nn.LayerNorm):
             module.register_forward_pre_hook(lambda _, inputs: inputs[0].float())
@@ -84,7 +84,7 @@ def memory(name, n=1, fsdp=False, checkpointing=False, dtype='bfloat16', B=1):
             'head or a block': max(at_head, at_block)}
 
 def tracked(name, n=1, fsdp=False, checkpointing=False, dtype='bfloat16', B=1):
-    """The same total by torch's memory tracker: an optimizer step after many micro-batches, in one process, on tensors without data."""
+    """The same total by torch's memory tracker: a micro-batch with gradients and moments already there, in one process, on tensors without data."""
     import torch.distributed as dist
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
