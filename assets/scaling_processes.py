@@ -37,7 +37,7 @@ if args.rounds < 1:
     stop(f"got --rounds={args.rounds}; give 1 or more")
 
 def tokens_per_s(folder, shape, n, more):
-    """Of a run of train.py in n processes; the losses of the last line go along, to show that all did the same."""
+    """Of a run of train.py in n processes; the loss of the last line goes along, to show that all did the same."""
     launch = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={n}'] if n > 1 else []
     settings = dict(shape, dataset=folder, out_dir=folder, device='cpu', gradient_accumulation_steps=2, eval_interval=10 ** 6, eval_iters=1)
     lines = os.path.join(folder, 'metrics.jsonl')
