@@ -95,7 +95,7 @@ def _configure(space):
             if key in defaults and (key in stored or value is not before[key]):
                 assign(key, value, path)
             elif key in stored and not key.startswith('_') and (key not in used or difflib.get_close_matches(key, defaults, 1, 0.9)):
-                unknown(key, path) # neither a setting nor a helper that the file itself uses
+                unknown(key, path) # neither a setting nor a helper that the file itself uses, or one all but spelled like a setting
     args = sys.argv[1:]
     while args:
         arg = args.pop(0)
