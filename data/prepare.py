@@ -605,7 +605,8 @@ def main():
     except BaseException:
         unchanged() # else that is why it failed
         raise
-    print(f"now: python train.py config/train_shakespeare_char.py --dataset={args.name} --out_dir=out-{args.name} (without a GPU, with config/cpu.py after the other config)")
+    for when, more in (('now', ''), ('or, without a GPU', ' config/cpu.py')):
+        print(f"{when}: python train.py config/train_shakespeare_char.py{more} --dataset={args.name} --out_dir=out-{args.name}")
 
 if __name__ == '__main__':
     main()
