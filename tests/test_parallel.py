@@ -150,9 +150,9 @@ def test_recomputed_activations_change_no_bit(dataset, tmp_path):
 
 
 @pytest.mark.parametrize('n, settings, words', [
-    (1, {}, ['two or more', 'here 1;']),
+    (1, {}, ['two or more', 'got 1;']),
     (2, dict(dtype='float16'), ['float16', 'bfloat16 or float32']),
-    (3, dict(optimizer='muon'), ['n_embd 32', 'here 3;']),
+    (3, dict(optimizer='muon'), ['n_embd 32', 'got 3;']),
 ], ids=str)
 def test_what_fsdp_cannot_do_is_refused(dataset, tmp_path, monkeypatch, n, settings, words):
     """Before the processes meet, so none is needed."""
