@@ -155,6 +155,8 @@ def test_times_are_of_iterations_alone(dataset, tmp_path, monkeypatch):
     assert [(e['iter'], e['ms'], e['tokens_per_s']) for e in events(tmp_path, 'log')] == [(i, 2000, 64) for i in (0, 2, 4)]
     assert {e['mfu'] for e in events(tmp_path, 'log')} == {result.space['model'].estimate_mfu(8, 2.0, 1e9)}
     assert re.findall(r'time 2000.00ms, mfu [\d.]+%, 64 tok/s, .*, (\S+) left', result.out) == ['00:08', '00:04', '00:00']
+    train(dataset, tmp_path, gradient_accumulation_steps=2, log_interval=3, max_iters=8, init_from='resume') # its first line is of two iterations
+    assert [(e['iter'], e['ms']) for e in events(tmp_path, 'log')][3:] == [(6, 2000)]
 
 
 @pytest.mark.parametrize('asked, steps', [(1, 1), (95, 1), (100, 2), (640, 10)])
@@ -166,8 +168,8 @@ def test_tokens_an_iteration_are_whole_micro_batches(dataset, tmp_path, asked, s
 def test_adamw_gets_its_settings(dataset, tmp_path):
     adamw, = train(dataset, tmp_path, beta1=0.8, beta2=0.7, weight_decay=0.3, max_iters=0).space['optimizers']
     assert [(g['betas'], g['weight_decay']) for g in adamw.param_groups] == [((0.8, 0.7), 0.3), ((0.8, 0.7), 0.0)]
-    muon = train(dataset, tmp_path, weight_decay=0.3, optimizer='muon', max_iters=0).space['muon'][0]
-    assert [g['weight_decay'] for g in muon.param_groups] == [0.3]
+    muon = train(dataset, tmp_path, weight_decay=0.3, optimizer='muon', max_iters=0, dtype='bfloat16').space['muon'][0]
+    assert [g['weight_decay'] for g in muon.param_groups] == [0.3] and not isinstance(muon.precision, Float32Stays)
 
 
 def test_bad_updates_end_the_run_between_log_lines_too(dataset, tmp_path, monkeypatch):
@@ -223,9 +225,9 @@ def test_a_dataset_without_tables_is_gpt2s_padded(dataset, tmp_path):
 
 def test_weights_alone_go_on_with_a_new_optimizer(dataset, trained, tmp_path):
     ckpt = torch.load(trained / 'ckpt.pt', weights_only=True)
-    del ckpt['optimizer']
-    torch.save(ckpt, tmp_path / 'ckpt.pt')
-    train(dataset, tmp_path, init_from='resume', max_iters=7)
+    torch.save({k: v for k, v in ckpt.items() if k not in ('optimizer', 'progress', 'best_val_loss')}, tmp_path / 'ckpt.pt')
+    out = train(dataset, tmp_path, init_from='resume', max_iters=7, always_save_checkpoint=False).out # any loss is the best so far
+    assert 'step 6:' not in out # after an evaluation it was saved
     assert {int(s['step']) for s in torch.load(tmp_path / 'ckpt.pt', weights_only=True)['optimizer']['state'].values()} == {1}
 
 
@@ -318,7 +320,7 @@ def test_the_best_is_kept_and_the_last_is_saved(dataset, tmp_path):
     assert last['iter_num'] == 4 and last['best_val_loss'] == torch.load(tmp_path / 'ckpt.pt', weights_only=True)['best_val_loss']
     out = train(dataset, tmp_path, **args, max_iters=5, init_from='resume').out
     assert 'after 4 iterations' in out
-    train(dataset, tmp_path, max_iters=5, init_from='scratch') # saves ckpt.pt, so that is the newest again
+    train(dataset, tmp_path, max_iters=3, init_from='scratch', eval_interval=3) # saves ckpt.pt once, so that is the newest again
     assert not (tmp_path / 'ckpt_last.pt').exists()
 
 
@@ -436,6 +438,7 @@ def test_impossible_settings_are_named_before_anything_is_written(dataset, tmp_p
 def test_another_alphabet_is_refused(trained, tmp_path):
     other = make_dataset(tmp_path / 'other', alphabet='\n ABCDEFGHIJKLMNOPQRSTUVWXYZ.,')
     run('train.py', **{**TINY, 'dataset': other, 'out_dir': trained, 'init_from': 'resume'}).refused('other tokens')
+    run('train.py', **{**TINY, 'dataset': other, 'out_dir': tmp_path, 'init_from': 'gpt2-xl'}).refused('other tokens', "for OpenAI's weights") # before they are fetched
 
 
 def test_accumulation_that_cannot_be_shared(dataset, tmp_path, monkeypatch):
@@ -511,8 +514,17 @@ def test_weights_that_overflow_are_not_saved(dataset, tmp_path):
 def test_deterministic_asks_torch(dataset, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(torch, 'use_deterministic_algorithms', asked.append)
+    monkeypatch.delenv('CUBLAS_WORKSPACE_CONFIG') # which conftest.py sets
     train(dataset, tmp_path, max_iters=0, deterministic=True)
-    assert asked[0] is True
+    assert asked[0] is True and os.environ['CUBLAS_WORKSPACE_CONFIG'] == ':4096:8'
+
+
+def test_the_whole_model_is_compiled_in_training(dataset, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.nn.Module, 'compile', lambda module, dynamic, options: asked.append((type(module).__name__, dynamic, options)))
+    for compiled in False, True:
+        train(dataset, tmp_path, max_iters=0, compile=compiled)
+    assert asked == [('GPT', False, dict(cpp_wrapper=True))]
 
 
 def test_bfloat16_is_what_is_computed_in(dataset, tmp_path):
@@ -551,6 +563,8 @@ def test_a_dataset_by_its_path_from_here(dataset, tmp_path, monkeypatch):
     for path in (f'./{dataset.name}', f'../{dataset.parent.name}/{dataset.name}'):
         result = run('train.py', **{**TINY, 'dataset': path, 'out_dir': tmp_path, 'max_iters': 1}, cwd=dataset.parent)
         assert result.code == 0, result.err
+    commit = subprocess.run(['git', '-C', ROOT, 'rev-parse', 'HEAD'], capture_output=True, text=True).stdout.strip() if shutil.which('git') else None
+    assert events(tmp_path, 'start')[0]['commit'] == commit # of these scripts, wherever they are run
     for name in 'here/x', 'here/data/x', 'x':
         (tmp_path / name).mkdir(parents=True)
     monkeypatch.chdir(tmp_path / 'here')
@@ -604,7 +618,7 @@ def test_sampling_out_of_memory_says_what_to_lower(trained, monkeypatch):
 
 
 def test_rows_of_logits_at_a_time_change_nothing(dataset, tmp_path):
-    train(dataset, tmp_path / 'all')
+    assert train(dataset, tmp_path / 'all').space['rows'] == 2 ** 23 // 30 # 32 MB of float32
     assert train(dataset, tmp_path / 'some', logit_rows=10).space['rows'] == 10
     for event, value in (('log', 'loss'), ('eval', 'val')):
         assert [e[value] for e in events(tmp_path / 'some', event)] == pytest.approx([e[value] for e in events(tmp_path / 'all', event)], abs=1e-5)
@@ -673,7 +687,7 @@ def test_ids_that_are_no_text(dataset, tmp_path):
 
 
 def test_evaluation_asks_for_no_optimizer(dataset, tmp_path):
-    train(dataset, tmp_path, optimizer='muon')
+    train(dataset, tmp_path, optimizer='muon', learning_rate=0, min_lr=0) # nothing is divided by 0
     before = (tmp_path / 'ckpt.pt').read_bytes()
     out = train(dataset, tmp_path, init_from='resume', eval_only=True).out
     assert f"val loss {events(tmp_path, 'eval')[-1]['val']:.4f}" in out and (tmp_path / 'ckpt.pt').read_bytes() == before
