@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
@@ -67,7 +68,9 @@ def test_the_checkpoint_carries_its_codec(trained, tmp_path):
 
 def test_a_checkpoint_without_its_tables_is_not_guessed_at(trained, tmp_path):
     ckpt = torch.load(trained / 'ckpt.pt', weights_only=True)
-    del ckpt['codec']
+    del ckpt['codec'] # as in nanoGPT's
+    torch.save(ckpt, tmp_path / 'ckpt.pt')
+    assert text_of(run('sample.py', out_dir=tmp_path, **ONE)) == text_of(run('sample.py', out_dir=trained, **ONE)) # by the dataset's
     ckpt['config']['dataset'] = 'gone'
     torch.save(ckpt, tmp_path / 'ckpt.pt')
     run('sample.py', out_dir=tmp_path, **ONE).refused('vocabulary of 30', 'meta.pkl')
@@ -131,8 +134,11 @@ def test_a_stop_in_the_prompt_ends_nothing():
 BENCH = {k: TINY[k] for k in ('n_layer', 'n_head', 'n_embd', 'block_size', 'batch_size', 'device')}
 
 
-def test_bench_on_made_up_tokens(tmp_path):
-    out = run('bench.py', cwd=tmp_path, dataset='nowhere', **BENCH).out
+def test_bench_on_made_up_tokens(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.nn.Module, 'compile', lambda module, dynamic, options: asked.append((type(module).__name__, dynamic, options)))
+    out = run('bench.py', cwd=tmp_path, dataset='nowhere', compile=True, **BENCH).out
+    assert asked == [('GPT', False, dict(cpp_wrapper=True))]
     assert "made-up tokens: dataset 'nowhere' is not prepared" in out
     assert re.search(r'^time per iteration: \d+\.\d+ms, MFU: \d+\.\d\d%$', out, re.M)
 
@@ -167,9 +173,11 @@ def test_bench_does_not_take_the_current_folder(dataset):
     assert "dataset 'nowhere' is not prepared" in run('bench.py', cwd=dataset, dataset='nowhere', **BENCH).out
 
 
-def test_bench_on_a_dataset(dataset):
+def test_bench_on_a_dataset(dataset, monkeypatch):
+    monkeypatch.setattr('torch.utils.benchmark.Timer.blocked_autorange', lambda *args, **more: types.SimpleNamespace(times=[0.7, 0.5, 0.6]))
     result = run('bench.py', dataset=dataset, **BENCH)
     out, s = result.out, result.space
+    assert s['peak'] == 2 * 1024 ** 3 / 0.5 # multiplications and additions of a matmul, at its quickest
     assert 'made-up' not in out and re.findall(r'^(\d+) steps', out, re.M) == ['10', '20'] == [str(10), str(s['n'])]
     assert {int(of['step']) for of in s['optimizer'].state.values()} == {30} and len(s['optimizer'].state) == len(list(s['model'].parameters()))
     assert all(p.grad is None for p in s['model'].parameters()) # each step updates, by its own gradients
