@@ -220,6 +220,11 @@ def test_weights_of_other_tokens_are_refused(folder, dataset, tmp_path):
     run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'init_from': folder}).refused('other tokens', str(dataset), 'of 30, not 61')
 
 
+def test_without_a_package_the_command_that_installs_it_is_named(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'safetensors.torch', None) # as if it were not installed
+    assert_refused(folder, 'pip install transformers to read them')
+
+
 def test_unknown_hub_names_are_refused():
     assert_refused('someone/nonesuch', 'someone/nonesuch')
     assert_refused('not a name', 'not a name')
@@ -271,6 +276,7 @@ def test_what_we_write_transformers_reads(tmp_path, bias, activation, vocab_size
     model.save_pretrained(tmp_path)
     gpt2 = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     assert gpt2.lm_head.weight is gpt2.transformer.wte.weight and gpt2.config.vocab_size == vocab_size
+    assert gpt2.config.eos_token_id == (50256 if vocab_size == 50304 else None) # where transformers ends a text
     assert_equal_logits(gpt2, model)
     idx = torch.randint(61, (1, 5))
     theirs = gpt2.generate(idx, max_new_tokens=20, do_sample=False, pad_token_id=0, eos_token_id=None)
@@ -400,8 +406,9 @@ def test_an_older_tokenizer_without_end_of_text_gets_none(tmp_path):
     assert read_codec(tmp_path)['vocab_size'] == 2
 
 
-def test_a_config_without_an_activation_is_of_openais_kind(folder):
-    change_config(folder, activation_function=None)
+@pytest.mark.parametrize('says', [dict(activation_function=None), dict(activation_function='gelu_pytorch_tanh', n_inner=128)], ids=str)
+def test_other_ways_to_say_openais_kind(folder, says):
+    change_config(folder, **says)
     assert_equal_logits(make_gpt2(), GPT.from_pretrained(folder))
 
 
