@@ -445,6 +445,13 @@ exec(open({str(ROOT / 'configurator.py')!r}, encoding='utf-8').read())
     assert '\u65e5' in run_process(tmp_path / 'own.py', mode='\u65e5', env=dict(PYTHONIOENCODING='cp1252')).out
 
 
+def test_memory_that_runs_out_is_told_in_gigabytes(toy):
+    """16 bytes a parameter; logits and their gradient in float32."""
+    shape = 'n_embd, n_layer, block_size, vocab_size = 4096, 32, 2048, 50304\n'
+    write(toy.folder, 'toy.py', shape + TOY + 'raise MemoryError\n')
+    toy().refused('takes 106.4 GB for weights, gradients and moments', 'up to 9.9 GB')
+
+
 def test_an_argument_with_dashes_is_never_a_file(toy):
     write(toy.folder, '--whole=7', 'text = "no"')
     agrees(toy('--whole=7'), whole=7)
