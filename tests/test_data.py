@@ -533,6 +533,19 @@ def test_a_damaged_tokenizer_is_a_sentence(learned, wide, harm):
         get_codec({**learned, 'json': rewritten, **harm})
 
 
+def test_a_tokenizer_may_normalize(learned):
+    """As some on the hub do, in ways that are safe to run."""
+    definition = json.loads(learned['json']) | dict(normalizer=dict(type='NFC'))
+    encode = get_codec({**learned, 'json': json.dumps(definition)})[0]
+    assert encode('u\u0308') == encode('\u00fc')
+
+
+def test_a_package_that_is_missing_is_named(data, tmp_path, monkeypatch):
+    (tmp_path / 'a.txt').write_text(TEXT, encoding='utf-8')
+    monkeypatch.setitem(sys.modules, 'tiktoken', None) # as if it were not installed
+    run(data / 'prepare.py', tmp_path / 'a.txt', name='x', tokenizer='gpt2').refused('needs the package tiktoken: pip install tiktoken')
+
+
 def test_a_word_of_someone_elses_for_a_tokenizer_decides_nothing():
     """nanoGPT reads vocab_size, stoi and itos only, so its users write into meta.pkl what they like."""
     assert prepare.check_codec({**CODEC, 'tokenizer': 'letters'}) == 'char'
