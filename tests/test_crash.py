@@ -491,6 +491,9 @@ def test_a_run_that_has_saved_is_stopped_into_the_same_file(dataset, tmp_path, m
     monkeypatch.setattr(torch.nn.utils, 'clip_grad_norm_', stopping)
     run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'save_interval': 2, 'eval_interval': 100})
     assert newest_checkpoint(tmp_path)[1]['iter_num'] == 5 and not (tmp_path / 'ckpt_last.pt').exists()
+    calls.clear() # a resumed run goes on with its own file, though it has written nothing
+    run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'init_from': 'resume', 'max_iters': 20, 'eval_interval': 100})
+    assert newest_checkpoint(tmp_path)[1]['iter_num'] == 10 and not (tmp_path / 'ckpt_last.pt').exists()
 
 
 def test_the_best_loss_counts_after_a_move_from_windows(dataset, tmp_path):
