@@ -153,6 +153,7 @@ def test_recomputed_activations_change_no_bit(dataset, tmp_path):
     (1, {}, ['two or more', 'got 1;']),
     (2, dict(dtype='float16'), ['float16', 'bfloat16 or float32']),
     (3, dict(optimizer='muon'), ['n_embd 32', 'got 3;']),
+    (2, dict(sample_tokens=5), ['sample_tokens=0']), # one process alone would wait for the others
 ], ids=str)
 def test_what_fsdp_cannot_do_is_refused(dataset, tmp_path, monkeypatch, n, settings, words):
     """Before the processes meet, so none is needed."""
