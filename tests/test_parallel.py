@@ -49,7 +49,7 @@ def meeting(n):
         return {**os.environ, 'OMP_NUM_THREADS': '1', 'WORLD_SIZE': str(n), 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(s.getsockname()[1])}
 
 
-def train_in(n, dataset, out_dir, torchrun=False, **settings):
+def train_in(n, dataset, out_dir, torchrun=False, script=ROOT / 'train.py', **settings):
     """A tiny run in n processes, which must succeed; for one, in this process. Returns what they printed. Without torchrun, which takes
     seconds, this process tells them what it would."""
     settings = {**ARGS, 'dataset': dataset, 'out_dir': out_dir, **settings}
@@ -59,7 +59,7 @@ def train_in(n, dataset, out_dir, torchrun=False, **settings):
         processes = [start(n, **settings)]
     else:
         env = meeting(n)
-        processes = [subprocess.Popen([sys.executable, str(ROOT / 'train.py'), *as_args(settings)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        processes = [subprocess.Popen([sys.executable, str(script), *as_args(settings)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                       env={**env, 'RANK': str(rank), 'LOCAL_RANK': str(rank)}) for rank in range(n)]
     ended = [end(process) for process in processes]
     assert not any(code for code, _, _ in ended), ended
@@ -83,11 +83,17 @@ def follows(out_dir, reference, atol=1e-5):
 
 @pytest.fixture(scope='module')
 def runs(dataset, tmp_path_factory):
-    """A folder with the out_dirs of the same run: one, in one process with four micro-batches; ddp and fsdp, in two with two."""
+    """A folder with the out_dirs of the same run: one, in one process with four micro-batches; ddp and fsdp, in two with two (fsdp's with a known peak)."""
     folder = tmp_path_factory.mktemp('runs')
+    (folder / 'known.py').write_text(f"""import runpy, sys
+sys.path.insert(0, {str(ROOT)!r})
+import model
+model.peak_flops = lambda device, dtype: 1e9
+runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')
+""", encoding='utf-8')
     train_in(1, dataset, folder / 'one')
     for way, more in WAYS.items():
-        assert len(log_losses(train_in(2, dataset, folder / way, torchrun=way == 'ddp', **more))) == 6 # rank 0 alone prints
+        assert len(log_losses(train_in(2, dataset, folder / way, torchrun=way == 'ddp', script=folder / 'known.py', **more))) == 6 # rank 0 alone prints
     return folder
 
 
@@ -190,46 +196,24 @@ def test_tokens_an_iteration_do_not_depend_on_processes(dataset, tmp_path):
 
 
 @pytest.mark.parametrize('done', [3, pytest.param(9, marks=pytest.mark.slow)])
-def test_processes_that_find_different_checkpoints_are_refused(dataset, tmp_path, done):
-    """Each in a folder of its own, as on machines that do not share one."""
-    env = meeting(2)
-    for rank in '01':
-        (tmp_path / rank).mkdir()
+def test_processes_with_other_settings_data_or_checkpoints_are_refused(dataset, tmp_path, done):
+    """On machines that share no folder: a setting was forgotten on the second, a bin copied in part, and only there is a checkpoint."""
+    data = {'0': dataset, '1': shutil.copytree(dataset, tmp_path / 'cut')} # folders and names may differ
+    os.truncate(data['1'] / 'val.bin', 400)
+    (tmp_path / '0').mkdir()
     train(dataset, tmp_path / '1' / 'out', max_iters=done)
-    command = [sys.executable, str(ROOT / 'train.py'), *as_args({**ARGS, 'dataset': dataset, 'out_dir': 'out', 'init_from': 'auto', 'max_iters': 9})]
-    processes = [subprocess.Popen(command, cwd=tmp_path / rank, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**env, 'RANK': rank, 'LOCAL_RANK': rank})
-                 for rank in '01']
+    env, command = meeting(2), [sys.executable, str(ROOT / 'train.py'), *as_args({**ARGS, 'out_dir': 'out', 'init_from': 'auto', 'max_iters': 9})]
+    processes = [subprocess.Popen([*command, f'--dataset={data[rank]}', f'--wandb_run_name={rank}', f'--learning_rate=1e-{rank}'], cwd=tmp_path / rank,
+                                  text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**env, 'RANK': rank, 'LOCAL_RANK': rank}) for rank in '01']
     for code, _, err in map(end, processes):
-        assert code == 1 and f'differ in iter_num [0, {done}]' in err and 'Traceback' not in err, (code, err)
+        assert code == 1 and f'differ in learning_rate [1.0, 0.1], iter_num [0, {done}], tokens [[' in err and ', 200]];' in err and 'Traceback' not in err, (code, err)
     assert not (tmp_path / '0' / 'out').exists()
 
 
-def test_mfu_is_of_all_processes_peaks(dataset, tmp_path):
-    (tmp_path / 'known.py').write_text(f"""import runpy, sys
-sys.path.insert(0, {str(ROOT)!r})
-import model
-model.peak_flops = lambda device, dtype: 1e9
-runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')
-""", encoding='utf-8')
-    command = [sys.executable, str(tmp_path / 'known.py'), *as_args({**ARGS, 'dataset': dataset, 'out_dir': tmp_path / 'out', 'max_iters': 1})]
-    processes = [subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**env, 'RANK': rank, 'LOCAL_RANK': rank})
-                 for env in [meeting(2)] for rank in '01']
-    ended = [end(process) for process in processes]
-    assert not any(code for code, _, _ in ended), ended
-    line, model = events(tmp_path / 'out', 'log')[0], GPT.from_checkpoint(newest_checkpoint(tmp_path / 'out')[1])
+def test_mfu_is_of_all_processes_peaks(runs):
+    line, model = events(runs / 'fsdp', 'log')[0], GPT.from_checkpoint(newest_checkpoint(runs / 'one')[1])
     sequences = ARGS['batch_size'] * ARGS['gradient_accumulation_steps']
     assert line['mfu'] == pytest.approx(model.estimate_mfu(sequences, line['ms'] / 1000, 1e9) / 2, rel=1e-6)
-
-
-def test_processes_with_other_settings_or_data_are_refused(dataset, tmp_path):
-    """A setting was forgotten on the second machine, and a bin copied in part; it has a folder and a name of its own, as it may."""
-    data = {'0': dataset, '1': shutil.copytree(dataset, tmp_path / 'cut')}
-    os.truncate(data['1'] / 'val.bin', 400)
-    env, command = meeting(2), [sys.executable, str(ROOT / 'train.py'), *as_args(ARGS)]
-    processes = [subprocess.Popen([*command, f'--dataset={data[rank]}', f'--out_dir={tmp_path / rank}', f'--wandb_run_name={rank}', f'--learning_rate=1e-{rank}'],
-                                  text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**env, 'RANK': rank, 'LOCAL_RANK': rank}) for rank in '01']
-    for code, _, err in map(end, processes):
-        assert code == 1 and 'differ in learning_rate [1.0, 0.1], tokens [[' in err and ', 200]];' in err and 'Traceback' not in err, (code, err)
 
 
 @pytest.mark.slow
