@@ -278,6 +278,7 @@ def test_checkpoints(box, dataset, change, scripts, words):
     ('unknown in a file', 'FILE:p.txt', 'a☃'.encode(), ["'☃'"]),
     ('empty', '', None, ['start is empty']),
     ('an empty file', 'FILE:p.txt', b'', ['start is empty']),
+    ('no line', 'LINES:p.txt', b'\n\n', ['start is empty']),
     ('not UTF-8', 'FILE:p.txt', b'abc\xff\xfe', ['not UTF-8']),
     ('UTF-16', 'FILE:p.txt', 'abc'.encode('utf-16'), ['not UTF-8']),
     ('no file', 'FILE:p.txt', None, ['p.txt']),
