@@ -166,12 +166,13 @@ def test_openwebtext_of_some_documents(data, bpe, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path / 'cache')
     monkeypatch.setattr(shutil, 'disk_usage', lambda folder: shutil._ntuple_diskusage(10**12, 0, 54e9))
     run(script).refused('54 GB are free', 'HF_HOME')
-    monkeypatch.setattr(shutil, 'disk_usage', lambda folder: shutil._ntuple_diskusage(10**12, 0, 55e9))
     for n, made in (2500, 2500), (9999, 3000):
+        monkeypatch.setattr(shutil, 'disk_usage', lambda folder, free=55e9 if n == 2500 else 54e9: shutil._ntuple_diskusage(10**12, 0, free))
         pieces_from = done(run(script, max_docs=n)).space['pieces_from']
         pieces = list(pieces_from(0))
         drawn, part = (np.random.default_rng(2357).permutation(m) for m in (3000, made)) # as datasets shuffles and splits
         assert [text for text, _, split in pieces if split == 'val'] == [texts[drawn[i]] for i in part[:len(pieces) - made or 2]]
+        (tmp_path / 'cache' / 'Skylion007___openwebtext').mkdir(exist_ok=True) # what is there needs no room
         assert len(set(pieces)) == made and all(list(pieces_from(k)) == pieces[k:] for k in (1, 2, 3, 1002))
     assert asked == ['main', 'refs/convert/parquet'] * 2
 
