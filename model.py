@@ -305,7 +305,7 @@ class GPT(nn.Module):
             T = max(sizes) # shorter windows are followed by ids to which they do not attend
             past = [x[..., :T, :] for x in cache]
             if t == 0 or moved or not cached: # compute whole windows, at first one for all rows if prompts are alike
-                past = past if T < c.block_size or context_stride > 1 else None # they move again before the cache would be read
+                past = past if T < c.block_size else None # a full window moves before its cache would be read
                 x = self.trunk(window[:1 if t == 0 and alike else B, :T], past).expand(B, -1, -1)
                 token = choose(x[rows, at], draws[rows, t])
             else: # compute each row's last token from the cache; a graph has one shape, and reuses its memory
