@@ -327,7 +327,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, dataset):
 
 
 def test_a_full_disk(tmp_path, dataset, monkeypatch):
-    monkeypatch.setattr(shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(10**12, 0, 1000))
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: (10**12, 0, 1000))
     refused(tmp_path, 'train.py', words=['a checkpoint takes', 'free'], dataset=dataset)
 
 

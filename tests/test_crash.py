@@ -217,7 +217,7 @@ def test_an_input_output_error_leaves_the_old_file(dataset, tmp_path, monkeypatc
 
 
 def test_too_little_space_is_said_before_training(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(10**9, 10**9, 100))
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: (10**9, 10**9, 100))
     run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path}).refused('a checkpoint takes', '0.0 GB free')
     assert not (tmp_path / 'ckpt.pt').exists()
 
@@ -226,7 +226,7 @@ def test_too_little_space_is_said_before_training(dataset, tmp_path, monkeypatch
 def test_space_for_a_checkpoint_is_for_moments_too(dataset, trained, tmp_path, monkeypatch, bytes_each, status):
     weights = torch.load(trained / 'ckpt.pt', weights_only=True)['model']
     free = bytes_each * sum(v.numel() for k, v in weights.items() if k != 'lm_head.weight')
-    monkeypatch.setattr(shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(10**9, 10**9, free))
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: (10**9, 10**9, free))
     assert run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path}).code == status
 
 

@@ -164,10 +164,10 @@ def test_openwebtext_of_some_documents(data, bpe, tmp_path, monkeypatch):
         return datasets.Dataset.from_dict(dict(text=texts))
     monkeypatch.setattr(datasets, 'load_dataset', fetch)
     monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path / 'cache')
-    monkeypatch.setattr(shutil, 'disk_usage', lambda folder: shutil._ntuple_diskusage(10**12, 0, 54e9))
+    monkeypatch.setattr(shutil, 'disk_usage', lambda folder: (10**12, 0, 54e9))
     run(script).refused('54 GB are free', 'HF_HOME')
     for n, made in (2500, 2500), (9999, 3000):
-        monkeypatch.setattr(shutil, 'disk_usage', lambda folder, free=55e9 if n == 2500 else 54e9: shutil._ntuple_diskusage(10**12, 0, free))
+        monkeypatch.setattr(shutil, 'disk_usage', lambda folder, free=55e9 if n == 2500 else 54e9: (10**12, 0, free))
         pieces_from = done(run(script, max_docs=n)).space['pieces_from']
         pieces = list(pieces_from(0))
         drawn, part = (np.random.default_rng(2357).permutation(m) for m in (3000, made)) # as datasets shuffles and splits
@@ -606,7 +606,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch, harm):
     elif harm.endswith('mark'):
         (folder / 'prepare.part.json').write_bytes(b'' if harm == 'a torn mark' else b'{"5": 5}')
     elif harm == 'none':
-        monkeypatch.setattr(shutil, 'disk_usage', lambda folder: shutil._ntuple_diskusage(10**12, 0, 2 * (120 - behind))) # room for the rest, no more
+        monkeypatch.setattr(shutil, 'disk_usage', lambda folder: (10**12, 0, 2 * (120 - behind))) # room for the rest, no more
     pieces = Pieces()
     prepare.write_bins(str(folder), pieces, CODEC, 120, source='another' if harm == 'another text' else '')
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == whole
@@ -852,6 +852,6 @@ def test_a_damaged_meta_is_a_sentence(tmp_path, content):
 
 
 def test_too_little_space_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, 'disk_usage', lambda folder: shutil._ntuple_diskusage(10**12, 0, 10))
+    monkeypatch.setattr(shutil, 'disk_usage', lambda folder: (10**12, 0, 10))
     with pytest.raises(SystemExit, match='the dataset takes 0.0 GB, and .* has 0.0 GB free'):
         prepare.write_bins(str(tmp_path / 'a' / 'b'), lambda n: [], CODEC, 120)
