@@ -96,8 +96,8 @@ def need_space(what, needed, folder):
     there = os.path.abspath(folder)
     while not os.path.exists(there):
         there = os.path.dirname(there)
-    all_in_all, _, free = shutil.disk_usage(there)
-    if all_in_all and free < needed: # some network file systems say 0 of 0
+    size, _, free = shutil.disk_usage(there)
+    if size and free < needed: # some network file systems say 0 of 0
         stop(f"{what} takes {needed / 1e9:.1f} GB, and {folder!r} has {free / 1e9:.1f} GB free; free some or choose another folder")
 
 @in_sentences()

@@ -28,11 +28,11 @@ def load(source):
         stop(f"there is no .parquet or .jsonl file in {source}")
     cache = str(datasets.config.HF_DATASETS_CACHE)
     os.makedirs(cache, exist_ok=True)
-    free = shutil.disk_usage(cache).free / 1e9
-    print(f"OpenWebText: 13 GB to download and 42 GB to unpack in {cache}, where {free:.0f} GB are free; 18 GB of bins; then tokenizing, "
+    size, _, free = shutil.disk_usage(cache)
+    print(f"OpenWebText: 13 GB to download and 42 GB to unpack in {cache}, where {free / 1e9:.0f} GB are free; 18 GB of bins; then tokenizing, "
           f"about {80 / (os.cpu_count() or 1):.0f} minutes on {os.cpu_count()} cores", flush=True)
-    if free < 55 and not glob.glob(os.path.join(glob.escape(cache), '*openwebtext*')): # some of it may be there
-        stop(f"{free:.0f} GB are free in {cache}, but the download needs 55 GB; free some, or set HF_HOME to a larger disk")
+    if size and free < 55e9 and not glob.glob(os.path.join(glob.escape(cache), '*openwebtext*')): # some of it may be there
+        stop(f"{free / 1e9:.0f} GB are free in {cache}, but the download needs 55 GB; free some, or set HF_HOME to a larger disk")
     errors = []
     for revision in ('main', 'refs/convert/parquet'): # the second is the hub's own conversion, in case main holds a script again
         try:
