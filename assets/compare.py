@@ -6,7 +6,8 @@ Jobs: sample (text from a character model), long (text from GPT-2 124M after a l
 three shapes: the recipe for CPUs, 6 layers x 384, and a small model with GPT-2's vocabulary), start (a run of one update),
 eval (the evaluations of a run), bench (the steps of bench.py on both model.py, on CUDA of GPT-2 124M, compiled),
 loss (Shakespeare by nanoGPT's recipe there and by each of --ours here, whole runs: seconds, curve, loss over all of val.bin).
-What was measured goes to assets/results/JOB-DEVICE.json, of training compiled to JOB-DEVICE-compiled.json.
+What was measured goes to assets/results/JOB-DEVICE.json, of training compiled to JOB-DEVICE-compiled.json. Ctrl-C ends
+the rounds early and keeps what was measured; loss keeps each run as soon as it ends.
 """
 import argparse
 import importlib.util
@@ -21,11 +22,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from itertools import pairwise, product
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
@@ -44,6 +46,14 @@ def peer_model(ours):
     theirs = module.GPT(module.GPTConfig(**{k: getattr(c, k) for k in ('block_size', 'vocab_size', 'n_layer', 'n_head', 'n_embd', 'dropout', 'bias')}))
     theirs.load_state_dict(ours.state_dict())
     return theirs.eval().to(args.device)
+
+def in_rounds(turn):
+    """What turn returns in each round; Ctrl-C ends them early, and those that are whole count."""
+    found = []
+    with suppress(KeyboardInterrupt):
+        for _ in tqdm(range(args.rounds), unit='round', disable=None):
+            found.append(turn())
+    return found or stop("stopped before the first round was whole; nothing was written")
 
 def rate(tokens, work):
     """Tokens a second of a piece of work."""
@@ -69,21 +79,24 @@ def generation(config, prompt, samples, new, theirs_samples, variants):
     def ours(settings):
         for _ in model.stream(start.tolist() * samples, new, 0.8, 200, **settings):
             pass
-    found = {what: [] for what in variants}
+    def turn():
+        yardstick = rate(theirs_samples * new, theirs)
+        return [(yardstick, rate(samples * new, lambda s=settings: ours(s))) for settings in variants.values()]
     for settings in variants.values():
         ours(settings) # warms up
-    for _ in range(args.rounds):
-        yardstick = rate(theirs_samples * new, theirs)
-        for what, settings in variants.items():
-            found[what].append((yardstick, rate(samples * new, lambda s=settings: ours(s))))
-    return found
+    return dict(zip(variants, zip(*in_rounds(turn), strict=True), strict=True))
 
 # ---- train.py as processes ----------------------------------------------------------------------------------------------
 def process(command, cwd):
     """Run a Python script; ([(seconds since its start, line) that it printed], seconds, peak memory in MB)."""
     t0 = time.perf_counter()
     run = subprocess.Popen([sys.executable, '-u', *command], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding='utf-8')
-    lines = [(time.perf_counter() - t0, line) for line in run.stdout]
+    try:
+        lines = [(time.perf_counter() - t0, line) for line in run.stdout]
+    except KeyboardInterrupt: # its folder goes now, so it has to end before
+        run.kill()
+        run.wait()
+        raise
     _, status, usage = os.wait4(run.pid, 0)
     if status:
         sys.exit(''.join(line for _, line in lines))
@@ -110,7 +123,7 @@ def in_turns(what, shape, vocab_size, iterations, tokens, ms, **more):
     {what: [nanoGPT's, ours] a round} of train.py as processes in turns, on made-up tokens: tokens/s if tokens take what ms
     reads in the lines, peak memory and seconds of the whole process.
     """
-    found = {f"{what}{', compiled here' * (args.compile and args.device == 'cpu')}, tokens/s": [], 'peak memory, MB': [], 'whole process, s': []}
+    names = f"{what}{', compiled here' * (args.compile and args.device == 'cpu')}, tokens/s", 'peak memory, MB', 'whole process, s'
     with tempfile.TemporaryDirectory() as folder:
         for split in ('train', 'val'):
             np.random.default_rng(0).integers(vocab_size, size=1000000).astype('uint16').tofile(os.path.join(folder, split + '.bin'))
@@ -121,15 +134,14 @@ def in_turns(what, shape, vocab_size, iterations, tokens, ms, **more):
         settings = dict(shape, dataset=folder, out_dir=folder + '/out', device=args.device, log_interval=1, eval_iters=1, eval_interval=10**6,
                         gradient_accumulation_steps=1, dropout=0.0, bias=False, decay_lr=False, always_save_checkpoint=False,
                         compile=args.device != 'cpu', dtype='float32' if args.device == 'cpu' else 'bfloat16') | more
-        for _ in range(args.rounds):
+        def turn():
             measured = []
             for place in (args.peer, ROOT): # nanoGPT makes one update more
                 own = dict(max_iters=iterations - 1) if place == args.peer else dict(max_iters=iterations, compile=settings['compile'] or args.compile)
                 lines, seconds, memory = process(['train.py', *as_args(settings | own), *args.more], place)
                 measured.append((1000 * tokens / ms(lines), memory, seconds))
-            for pairs, pair in zip(found.values(), zip(*measured, strict=True), strict=True):
-                pairs.append(pair)
-    return found
+            return list(zip(*measured, strict=True))
+        return dict(zip(names, zip(*in_rounds(turn), strict=True), strict=True))
 
 def training(shape, vocab_size, iterations):
     return in_turns('training', shape, vocab_size, iterations, shape['batch_size'] * shape['block_size'], median_ms)
@@ -173,7 +185,7 @@ def bench():
         works = [stepper(m, batch, compiled, steps) for m, batch in ((peer_model(model), (x, y)), (model, (x, y, 0)))] # 0: the loss alone, as bench.py asks
         for work in works * (1 if cuda else 10):
             work() # warms up
-        pairs = [[rate(steps * B * T, work) for work in works] for _ in range(args.rounds)]
+        pairs = in_rounds(lambda works=works, tokens=steps * B * T: [rate(tokens, work) for work in works])
         name += ', compiled' if compiled else ''
         found[f'{name}: tokens/s'] = pairs
         found[f'{name}: ms a step'] = [[1000 * B * T / tokens for tokens in pair] for pair in pairs]
