@@ -1,5 +1,6 @@
 """What the README and docs/scaling.md say can be done can be done."""
 import ast
+import json
 import re
 import shlex
 import shutil
@@ -63,6 +64,16 @@ def test_links_lead_somewhere():
         assert target.startswith('https://') or (ROOT / target).exists(), target
     for target in re.findall(r'(?:src|srcset)="([^"]+)"', README):
         assert (ROOT / target).is_file(), target
+
+
+@pytest.mark.parametrize('name', 'bench eval long middle sample small small-compiled start vocab'.split())
+def test_figures_are_those_that_were_measured(name):
+    """The first of those that compare.py wrote."""
+    job, _, compiled = name.partition('-')
+    row = json.loads((ROOT / f"assets/results/{job}-cpu{'-compiled' * bool(compiled)}.json").read_text(encoding='utf-8'))['rows'][0]
+    spread = [f"{row['least']:.{digits}f} to {row['most']:.{digits}f}" for digits in (1, 2)]
+    assert len(row['ours']) == 1 or any(part in README for part in spread), spread
+    assert any(f"| {row['ratio']:.{digits}f}{sign} | 1 |" in README for digits in (0, 1, 2) for sign in (' ×', ''))
 
 
 @pytest.mark.slow
