@@ -158,7 +158,7 @@ config.update({k: getattr(model.config, k) for k in shape}, gradient_accumulatio
 micro_steps = gradient_accumulation_steps // world_size # micro-batches of this process in one iteration
 tokens_per_iter = gradient_accumulation_steps * batch_size * block_size
 model_args = {k: v for k, v in vars(model.config).items() if k != 'activation' # nanoGPT's keys; activation is saved beside
-              and (k not in ('rotary', 'ngrams', 'ngram_dropout') or v != getattr(GPTConfig, k))}
+              and (k not in ('rotary', 'ngrams', 'ngram_dropout') or v and (k == 'rotary' or model.config.ngrams))}
 # ---- processes, precision, optimizer -------------------------------------------------------------------------------------
 if world_size > 1: # which agree by host_group on what is in host memory, without the device
     atexit.register(time.sleep, 1) # gloo's threads, should they still hold a tensor when Python ends, abort the process

@@ -282,6 +282,8 @@ def test_what_nanogpt_has_not_is_in_the_file_only_where_it_is_used(dataset, trai
     assert text.count('---------------') == 2
     out = train(dataset, tmp_path, init_from='resume', max_iters=2, rotary=False, optimizer='muon').out
     assert 'the weights decide: rotary is True, not False' in out
+    train(dataset, tmp_path / 'plain', ngram_dropout=0.4, max_iters=1) # without n-grams: nanoGPT's GPTConfig has no such argument
+    assert set(torch.load(tmp_path / 'plain/ckpt.pt', weights_only=True)['model_args']) == set(plain['model_args'])
     other = run('train.py', **{**TINY, 'dataset': dataset, 'out_dir': tmp_path, 'init_from': 'resume', 'max_iters': 3})
     other.refused('optimizer', '--init_from=scratch')
 
