@@ -3,6 +3,8 @@
 # and n-grams, 1.66 all three) and by whole runs of a smaller model (1.56 without ngram_dropout, 1.53 with it).
 #   python data/shakespeare_char/prepare.py
 #   python train.py config/speedrun_shakespeare_char.py
+# nanoGPT's train_shakespeare_char.py beside it, three seeds in turns, NANOGPT being a clone of nanoGPT:
+#   python assets/compare.py NANOGPT loss --device=cuda --ours=config/speedrun_shakespeare_char.py
 out_dir = 'out-speedrun-shakespeare-char'
 eval_interval = 50
 eval_iters = 200
