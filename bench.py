@@ -51,7 +51,7 @@ def seconds_of(statement, **names):
 def step():
     """Forward, backward and update on one batch; the loss stays on the device."""
     with ctx:
-        loss = model(*on_device(windows(), device), 0)[1] # rows 0: the loss alone, of all tokens at once, as train.py takes it on a GPU
+        loss = model(*on_device(windows(), device), 2 ** 23 // vocab_size if device_type == 'cpu' else 0)[1] # rows as in train.py
     loss.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

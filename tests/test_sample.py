@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import ROOT, TINY, make_dataset, run, train
 from data.prepare import Text
+from model import GPT
 
 ONE = dict(num_samples=1, max_new_tokens=8, device='cpu')
 
@@ -126,10 +127,12 @@ BENCH = {k: TINY[k] for k in ('n_layer', 'n_head', 'n_embd', 'block_size', 'batc
 
 def test_bench_on_made_up_tokens(dataset, monkeypatch):
     """It does not take the current folder for a dataset that is not there."""
-    asked = []
+    asked, rows, forward = [], set(), GPT.forward
     monkeypatch.setattr(torch.nn.Module, 'compile', lambda module, dynamic, options: asked.append((type(module).__name__, dynamic, options)))
+    monkeypatch.setattr(GPT, 'forward', lambda self, *args: rows.add(args[-1]) or forward(self, *args))
     out = run('bench.py', cwd=dataset, dataset='nowhere', compile=True, **BENCH).out
     assert asked == [('GPT', False, dict(cpp_wrapper=True))]
+    assert rows == {2 ** 23 // 50304} # as in train.py on a CPU
     assert "made-up tokens: dataset 'nowhere' is not prepared" in out
     assert re.search(r'^time per iteration: \d+\.\d+ms, MFU: \d+\.\d\d%$', out, re.M)
 
