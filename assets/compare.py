@@ -87,10 +87,16 @@ def generation(config, prompt, samples, new, theirs_samples, variants):
     return dict(zip(variants, zip(*in_rounds(turn), strict=True), strict=True))
 
 # ---- train.py as processes ----------------------------------------------------------------------------------------------
-def process(command, cwd):
-    """Run a Python script; ([(seconds since its start, line) that it printed], seconds, peak memory in MB)."""
+ON_CUDA = """import atexit, runpy, sys, torch
+atexit.register(lambda: print('MB on the device:', torch.cuda.max_memory_allocated() / 2 ** 20))
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name='__main__')""" # runs a script as it is, and says at the end what it took of the device
+
+def process(command, cwd, device='cpu'):
+    """Run a Python script; ([(seconds since its start, line) that it printed], seconds, peak memory in MB, of the device if it is CUDA)."""
     t0 = time.perf_counter()
-    run = subprocess.Popen([sys.executable, '-u', *command], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding='utf-8')
+    run = subprocess.Popen([sys.executable, '-u', *['-c', ON_CUDA] * device.startswith('cuda'), *command], cwd=cwd,
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding='utf-8')
     try:
         lines = [(time.perf_counter() - t0, line) for line in run.stdout]
     except KeyboardInterrupt: # its folder goes now, so it has to end before
@@ -100,7 +106,8 @@ def process(command, cwd):
     _, status, usage = os.wait4(run.pid, 0)
     if status:
         sys.exit(''.join(line for _, line in lines))
-    return lines, time.perf_counter() - t0, usage.ru_maxrss / 1024
+    taken = printed(lines, r'MB on the device: ([\d.]+)')
+    return lines, time.perf_counter() - t0, taken[-1][1] if taken else usage.ru_maxrss / 1024
 
 def as_args(settings):
     return [f'--{k}={v}' for k, v in settings.items()]
@@ -120,9 +127,10 @@ def evaluation_ms(lines):
 
 def in_turns(what, shape, vocab_size, iterations, tokens, ms, **more):
     """
-    {what: [nanoGPT's, ours] a round} of train.py as processes in turns, on made-up tokens: tokens/s if tokens take what ms
-    reads in the lines, peak memory and seconds of the whole process.
+    {what: [nanoGPT's, ours] a round} of train.py as processes in turns, on made-up tokens: tokens/s if the tokens of a run's
+    settings take what ms reads in the lines, peak memory and seconds of the whole process.
     """
+    by_hand = dict(a.removeprefix('--').split('=', 1) for a in args.more if '=' in a) # given to both; here they count for the tokens
     names = f"{what}{', compiled here' * (args.compile and args.device == 'cpu')}, tokens/s", 'peak memory, MB', 'whole process, s'
     with tempfile.TemporaryDirectory() as folder:
         for split in ('train', 'val'):
@@ -133,24 +141,26 @@ def in_turns(what, shape, vocab_size, iterations, tokens, ms, **more):
                 pickle.dump(dict(vocab_size=vocab_size, itos=letters, stoi={c: i for i, c in letters.items()}), f)
         settings = dict(shape, dataset=folder, out_dir=folder + '/out', device=args.device, log_interval=1, eval_iters=1, eval_interval=10**6,
                         gradient_accumulation_steps=1, dropout=0.0, bias=False, decay_lr=False, always_save_checkpoint=False,
-                        compile=args.device != 'cpu', dtype='float32' if args.device == 'cpu' else 'bfloat16') | more
+                        compile=args.device != 'cpu', dtype='float32' if args.device == 'cpu' else 'bfloat16', max_iters=iterations) | more
+        settings.update({k: int(v) for k, v in by_hand.items() if type(settings.get(k)) is int})
         def turn():
             measured = []
             for place in (args.peer, ROOT): # nanoGPT makes one update more
-                own = dict(max_iters=iterations - 1) if place == args.peer else dict(max_iters=iterations, compile=settings['compile'] or args.compile)
-                lines, seconds, memory = process(['train.py', *as_args(settings | own), *args.more], place)
-                measured.append((1000 * tokens / ms(lines), memory, seconds))
+                own = dict(max_iters=settings['max_iters'] - 1) if place == args.peer else dict(compile=settings['compile'] or args.compile)
+                lines, seconds, memory = process(['train.py', *as_args(settings), *args.more, *as_args(own)], place, args.device)
+                measured.append((1000 * tokens(settings) / ms(lines), memory, seconds))
             return list(zip(*measured, strict=True))
         return dict(zip(names, zip(*in_rounds(turn), strict=True), strict=True))
 
 def training(shape, vocab_size, iterations):
-    return in_turns('training', shape, vocab_size, iterations, shape['batch_size'] * shape['block_size'], median_ms)
+    tokens = lambda s: s['batch_size'] * s['block_size'] * s['gradient_accumulation_steps']
+    return in_turns('training', shape, vocab_size, iterations, tokens, median_ms)
 
 def evaluation():
     """Of both splits; weights that do not change do not improve, so that ours saves nothing meanwhile."""
     found = {}
     for name, shape, batches in (('small', RECIPE, 100), ('middle', MIDDLE, 5)):
-        tokens = 2 * batches * shape['batch_size'] * shape['block_size']
+        tokens = lambda s: 2 * s['eval_iters'] * s['batch_size'] * s['block_size']
         for what, pairs in in_turns('evaluation', shape, 65, 5, tokens, evaluation_ms, eval_interval=1, eval_iters=batches, learning_rate=0.0).items():
             found[f'{name}: {what}'] = pairs
     return {what: pairs for what, pairs in found.items() if 'process' not in what} # nanoGPT's has an evaluation less
@@ -292,9 +302,10 @@ if __name__ == '__main__':
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--compile', action='store_true', help="bench both ways; on a CPU the training jobs compile ours, nanoGPT's recipe says not to")
     parser.add_argument('--seeds', default='1337,7,42,1,2,3,4,5', help="of loss, one a round")
-    parser.add_argument('--ours', default='config/train_shakespeare_char.py+config/cpu.py', help="configs of loss, with + laid over each other")
+    parser.add_argument('--ours', help="configs of loss, with + laid over each other; nanoGPT's own if left out")
     parser.add_argument('--out', default=os.path.join(HERE, 'results'), help="where what was measured goes")
     args, args.more = parser.parse_known_args()
+    args.ours = args.ours or 'config/train_shakespeare_char.py' + '+config/cpu.py' * (args.device == 'cpu')
     args.rounds = args.rounds or dict(bench=60, loss=3).get(args.job, 7)
     if not os.path.isfile(os.path.join(args.peer, 'model.py')):
         stop(f"there is no model.py in {args.peer}; give a clone of nanoGPT")

@@ -223,3 +223,21 @@ def test_time_to_a_loss(tmp_path):
         seconds, losses = zip(*r['curve'], strict=True)
         assert len(losses) == 3 and losses[0] > losses[2] and seconds[0] < seconds[2] < r['seconds'] and 2 < r['whole_val'] < 4
     assert len({r['whole_val'] for r in rows}) == 4 # a seed reaches both
+
+
+def test_settings_by_hand_count_for_both(monkeypatch):
+    seen = []
+    def process(command, cwd, device):
+        seen.append(dict(a[2:].split('=', 1) for a in command[1:])) # as both configurators read them, the last of a name
+        return [(0, 'iter 0: loss 1, time 1000.00ms')], 1, 1
+    monkeypatch.setattr(compare, 'process', process)
+    monkeypatch.setattr(compare, 'args', compare.argparse.Namespace(peer='peer', device='cpu', compile=False, rounds=1, more=['--max_iters=12', '--batch_size=48']), raising=False)
+    found = compare.JOBS['small']()
+    assert [s['max_iters'] for s in seen] == ['11', '12'] # nanoGPT makes one update more
+    assert found['training, tokens/s'] == ((48 * 64, 48 * 64),)
+
+
+def test_memory_is_the_devices_where_a_run_says_it(tmp_path):
+    (tmp_path / 'run.py').write_text("print('MB on the device: 7.5')")
+    lines, seconds, memory = compare.process(['run.py'], tmp_path)
+    assert memory == 7.5 and 0 < lines[0][0] < seconds
