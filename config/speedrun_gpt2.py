@@ -1,7 +1,7 @@
 # GPT-2 124M with Muon, for 1 or 8 GPUs of 80 GB, on OpenWebText; 2^19 tokens an iteration on either. The settings follow
 # published speed records for this size; not yet run here, since no GPU was at hand. By count it takes 1.6e18 FLOP: 66 minutes on one H200 at 40 %
-# of its peak. What Muon gives at the very beginning, on a CPU and on Python source, not OpenWebText: a loss of 3.22 after
-# 256,000 tokens, AdamW 3.54 after 512,000 (assets/results/README.md).
+# of its peak. What Muon gives at the very beginning, on a CPU and on Python source, not OpenWebText: a loss of 3.49 after
+# 154,000 tokens, AdamW 3.54 after 512,000 (assets/results/README.md).
 #   torchrun --standalone --nproc_per_node=8 train.py config/speedrun_gpt2.py
 #   python train.py config/speedrun_gpt2.py
 # AdamW at nanoGPT's rate and weight decay beside it; the time of its iterations tells what Muon's step costs:
