@@ -152,7 +152,7 @@ progress = dict(evaluated_at=iter_num if checkpoint else -1, mean_loss=0.0, bad_
 rows = logit_rows or (2 ** 23 // vocab_size if device_type == 'cpu' else 0) # 32 MB of float32
 if total_batch_tokens:
     gradient_accumulation_steps = max(1, round(total_batch_tokens / (batch_size * block_size * world_size))) * world_size
-for k, idle in dict(muon_lr=optimizer == 'adamw', cooldown=lr_schedule == 'cosine', ngram_dropout=not model.config.ngrams).items():
+for k, idle in dict(muon_lr=optimizer == 'adamw', cooldown=lr_schedule == 'cosine', ngram_dropout=not model.config.ngrams, gradient_accumulation_steps=total_batch_tokens).items():
     idle and k in given and notice(f"{k} has no effect in this run")
 config.update({k: getattr(model.config, k) for k in shape}, gradient_accumulation_steps=gradient_accumulation_steps) # what runs
 micro_steps = gradient_accumulation_steps // world_size # micro-batches of this process in one iteration
@@ -284,8 +284,8 @@ def save(improved):
         refuse(f"weights are no longer finite at iteration {iter_num}; nothing was saved, earlier files are untouched")
     wait_for_write()
     best, ckpt, last, numbered = (os.path.join(out_dir, f'ckpt{kind}.pt') for kind in ('_best', '', '_last', f'_{iter_num:07d}'))
-    hasty = stopping and not writing and init_from != 'resume' # perhaps begun by mistake: an older run's ckpt.pt stays
-    path = last if hasty and os.path.exists(ckpt) or not (improved or always_save_checkpoint) else ckpt
+    hasty = stopping and not writing and init_from != 'resume' # perhaps begun by mistake: an older run's ckpt.pt and ckpt_last.pt stay
+    path = numbered if hasty and os.path.exists(last) else last if hasty and os.path.exists(ckpt) or not (improved or always_save_checkpoint) else ckpt
     paths = [best] * (save_best and improved) + [path] + [numbered] * (keep_checkpoints > 1)
     weights = {k: v for k, v in model.state_dict().items() if k != 'lm_head.weight' or model.lm_head.weight is not model.transformer.wte.weight}
     state = {'model': weights, 'optimizer': optimizers[0].state_dict(), 'model_args': model_args, # a tied head is added on writing

@@ -496,6 +496,23 @@ def test_a_run_that_has_saved_is_stopped_into_the_same_file(dataset, tmp_path, m
     assert newest_checkpoint(tmp_path)[1]['iter_num'] == 10 and not (tmp_path / 'ckpt_last.pt').exists()
 
 
+def test_a_new_run_stopped_at_once_replaces_no_state_of_an_older_one(dataset, tmp_path, monkeypatch):
+    """Which has only ckpt_last.pt, when --init_from=auto is forgotten."""
+    clip, calls = torch.nn.utils.clip_grad_norm_, []
+
+    def stopping(*args):
+        calls.append(0)
+        if len(calls) in (5, 7):
+            signal.raise_signal(signal.SIGTERM)
+        return clip(*args)
+    monkeypatch.setattr(torch.nn.utils, 'clip_grad_norm_', stopping)
+    settings = TINY | dict(dataset=dataset, out_dir=tmp_path, eval_interval=100, always_save_checkpoint=False)
+    run('train.py', **settings)
+    run('train.py', **settings | dict(always_save_checkpoint=True))
+    assert sorted(p.name for p in tmp_path.glob('*.pt')) == ['ckpt_0000002.pt', 'ckpt_last.pt']
+    assert newest_checkpoint(tmp_path)[1]['iter_num'] == 5
+
+
 def test_the_best_loss_counts_after_a_move_from_windows(dataset, tmp_path):
     train(dataset, tmp_path)
     state = torch.load(tmp_path / 'ckpt.pt', weights_only=True)
