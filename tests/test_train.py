@@ -453,6 +453,7 @@ def test_settings_without_effect_are_named(dataset, tmp_path):
     said = lambda **more: re.findall(r'^(\w+) has no effect', train(dataset, tmp_path / str(len(more)), max_iters=1, muon_lr=0.1, cooldown=1, ngram_dropout=0.5, **more).out, re.M)
     assert sorted(said()) == ['cooldown', 'muon_lr', 'ngram_dropout']
     assert not said(optimizer='muon', lr_schedule='wsd', ngrams=16)
+    assert 'gradient_accumulation_steps' in said(total_batch_tokens=256) # which TINY gives
 
 
 def test_wandb_without_a_login_costs_a_line(dataset, tmp_path, monkeypatch):
