@@ -393,9 +393,9 @@ def load_checkpoint(path):
         args = checkpoint['model_args'] = {'activation': checkpoint['activation']} | checkpoint['model_args'] # nanoGPT's lack it
         number = lambda v: type(v) in (int, float) and abs(v) < 2 ** 63
         plain = lambda v: isinstance(v, bool | float | str | None) or all(map(number, v if type(v) is tuple else (v,))) # a list may hold itself
-        counts = [checkpoint['iter_num'], args.get('block_size'), args.get('vocab_size'), *checkpoint['progress'].values()]
+        counts = [checkpoint['iter_num'], args.get('block_size'), args.get('vocab_size'), *checkpoint['progress'].values(), (checkpoint.get('codec') or {}).get('vocab_size', 0)]
         if not (all(map(plain, args.values())) and all(map(number, counts)) and checkpoint['iter_num'] >= 0):
-            raise TypeError('iter_num, progress or model_args holds what is no number and no word')
+            raise TypeError('iter_num, progress, codec or model_args holds what is no number and no word')
         checkpoint['config'] = {k: v for k, v in checkpoint['config'].items() if plain(v)}
         checkpoint['best_val_loss'] = float(checkpoint['best_val_loss'])
         weights = checkpoint['model'] = {k.removeprefix('_orig_mod.'): v for k, v in checkpoint['model'].items()

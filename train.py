@@ -205,17 +205,17 @@ if checkpoint.get('optimizer') and not eval_only:
             kept, ours, params = checkpoint[name], o.state_dict()['param_groups'], [p for g in o.param_groups for p in g['params']]
             if [g['params'] for g in kept['param_groups']] != [g['params'] for g in ours]:
                 raise ValueError('it has other groups of parameters')
-            for i, moments in kept['state'].items():
+            for i, old in kept['state'].items(): # of which only what is known is taken: a list may hold itself many times over
+                moments = kept['state'][i] = {} if name == 'muon' else dict(step=torch.tensor(float(old['step'])))
                 for k in ('exp_avg', 'exp_avg_sq') if name == 'optimizer' else ('momentum_buffer',):
-                    moments[k] = moments[k][:len(params[i])].reshape(params[i].shape).clone() # positions may have been cropped
+                    moments[k] = old[k][:len(params[i])].reshape(params[i].shape).clone() # positions may have been cropped
                     if fsdp: # so that only one at a time is whole on the device
                         moments[k] = distribute_tensor(moments[k], params[i].device_mesh, params[i].placements)
-                name == 'muon' or moments['step'].item() # a check: fails if it is no number
             o.load_state_dict(dict(state=kept['state'], param_groups=ours)) # its moments, our settings
         if 'scaler' in checkpoint: # without float16 the scaler ignores it
             scaler.load_state_dict(checkpoint['scaler'])
     except Exception as e: # what a foreign state raises is anyone's guess
-        refuse(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {e}); "
+        refuse(f"the optimizer's state in {saved_path} does not fit its weights ({type(e).__name__} {str(e)[:200]}); "
                "give the --optimizer that made it, or --init_from=scratch")
 checkpoint = kept = None # free host memory
 for module in (model.transformer.h if fsdp else [model]) if compile else (): # in place, so parameters keep their names

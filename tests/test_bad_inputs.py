@@ -152,7 +152,8 @@ def ids(*more):
         ('a module of two lines', b'\x80\x04\x8c\x05os\nos\x8c\x06system\x93.', ['import os os']),
         ('a list', pickle.dumps([META]), []), ('half of its tables', pickle.dumps({k: META[k] for k in ('vocab_size', 'itos')}), ['stoi']),
         *((f'vocab_size {v!r}', pickle.dumps(dict(META, vocab_size=v)), []) for v in (0, -3, '3', 3.0, None, True, 2, HUGE)),
-        ('a memo of gigabytes', b'\x80\x04}r\0\0\0\x20.', []), ('a vocabulary of 10 ** 5000', pickle.dumps(dict(vocab_size=10 ** 5000, dtype='uint32')), []),
+        ('a memo of gigabytes', b'\x80\x04}r\0\0\0\x20.', []), ('bytes by the terabyte', b'\x80\x05\x96' + (1 << 40).to_bytes(8, 'little') + b'.', ['KeyError']), # not MemoryError
+        ('a vocabulary of 10 ** 5000', pickle.dumps(dict(vocab_size=10 ** 5000, dtype='uint32')), []),
         *((f'{k} without end', pickle.dumps(dict(META, **{k: endless()})), []) for k in ('tokenizer', 'dtype', 'vocab_size')),
         *((f'dtype {v!r}', pickle.dumps(dict(META, dtype=v)), []) for v in ('object', 'uint8', 16, [])),
         *((f'itos {v!r}', pickle.dumps(dict(META, itos=v)), []) for v in ('', {}, {0: 'a', 1: 'b', 5: 'c'}, {0: 0, 1: 1, 2: 2}, 7)),
@@ -253,6 +254,7 @@ WTE, NORM = 'transformer.wte.weight', 'transformer.ln_f.weight'
     ('weights without values', put('model', WTE, value=lambda w: w.to('meta')), BOTH, []),
     ('a weight is nan', put('model', NORM, value=lambda w: w * float('nan')), BOTH, ['finite']),
     ('a weight is infinite', put('model', NORM, value=lambda w: w / 0), BOTH, ['finite']),
+    ('a codec without end', lambda c: c.update(codec=dict(c['codec'], vocab_size=endless())), BOTH, ['codec']),
     ('moments of another shape', put('optimizer', 'state', 0, 'exp_avg', value=torch.ones(9, 9)), ['train.py'], ['optimizer']),
     ('moments that are text', put('optimizer', 'state', 0, 'exp_avg', value='x'), ['train.py'], ['optimizer']),
     ('a step that is text', put('optimizer', 'state', 0, 'step', value='x'), ['train.py'], ['optimizer']),
@@ -481,3 +483,12 @@ def test_any_arguments(tmp_path, monkeypatch):
 
     check()
     assert min(seen.values()) > 50, seen # both ends of the promise were looked at
+
+
+def test_what_a_strangers_optimizer_state_adds_is_left_out(box, dataset):
+    """A list that holds itself many times over, or a step in another form, would cost a resumed run hours or a traceback."""
+    checkpoint = torch.load(box / 'out' / 'ckpt.pt', weights_only=True)
+    moments = checkpoint['optimizer']['state'][0]
+    moments.update(more=endless(), step=moments['step'].to_sparse())
+    torch.save(checkpoint, box / 'out' / 'ckpt.pt')
+    assert run('train.py', **dict(TINY, dataset=dataset, out_dir=box / 'out', init_from='resume', max_iters=7)).code == 0
