@@ -242,6 +242,7 @@ def tiktoken_bpe(name):
 
 class PlainUnpickler(pickle._Unpickler): # written in Python; the one in C can be made to ask for gigabytes
     """Reads numbers, strings and containers, and refuses anything that would import a name."""
+    dispatch = {op: load for op, load in pickle._Unpickler.dispatch.items() if op != pickle.BYTEARRAY8[0]} # which takes memory by a number in the file
     def find_class(self, module, name):
         raise pickle.UnpicklingError(f"it wants to import {module}.{name}")
 
@@ -293,8 +294,10 @@ def open_codec(meta, special=False):
             stop("meta.pkl has only vocab_size: such ids can be trained on, but without stoi and itos there is no text for them")
         if kind == 'bpe':
             definition = json.loads(meta['json'])
-            if definition['model']['type'] != 'BPE' or (definition.get('normalizer') or {}).get('type') not in (None, 'NFC', 'NFD', 'NFKC', 'NFKD'):
-                raise ValueError("its model is not BPE, or it rewrites text in ways that are not safe to run")
+            model, decoder, normalizer = (definition.get(part) or {} for part in ('model', 'decoder', 'normalizer'))
+            of_bytes = model.get('type') == 'BPE' and decoder.get('type') == 'ByteLevel' and not model.get('continuing_subword_prefix')
+            if not of_bytes or normalizer.get('type') not in (None, 'NFC', 'NFD', 'NFKC', 'NFKD'):
+                raise ValueError("it is no BPE of bytes, or it rewrites text in ways that are not safe to run")
             bpe = package('tokenizers', "this BPE").Tokenizer.from_str(meta['json'])
             bpe.no_truncation(), bpe.no_padding() # which an earlier use may have left on
             end, bpe.encode_special_tokens = bpe.token_to_id(END), not special

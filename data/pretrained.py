@@ -50,6 +50,8 @@ def read_pretrained(model_type):
         raise UserError(f"{model_type} is not a GPT-2 that this model can compute; its config.json has {odd}")
     for name in list(state):
         tensor = state.pop(name).float()
+        if not name.endswith(('.attn.bias', '.attn.masked_bias')) and not tensor.isfinite().all(): # half precision may have overflowed
+            raise UserError(f"the weights in {name} of {model_type} are not finite numbers")
         if name == 'lm_head.weight' and hf.get('tie_word_embeddings') is False:
             state[name] = tensor
         elif not name.endswith(('.attn.bias', '.attn.masked_bias', 'lm_head.weight')): # causal masks, and the tied head
@@ -155,6 +157,6 @@ if __name__ == '__main__':
                  "training from it with --init_from=resume for an iteration, which writes that down")
         model, codec = GPT.from_checkpoint(checkpoint), checkpoint.get('codec')
         write_pretrained(model, sys.argv[2], get_codec(codec)[3], lambda: tokenizer_of(codec))
-    except (UserError, OSError, ImportError) as e:
+    except (ValueError, OSError, ImportError) as e: # UserErrors too are ValueErrors
         stop(e)
     print(f"{sys.argv[2]}: a {GPTConfig(**checkpoint['model_args'])} for transformers")

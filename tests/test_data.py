@@ -528,10 +528,12 @@ def test_a_bpe_of_ones_own_is_the_same_each_time(data, tmp_path):
 
 @pytest.mark.parametrize('harm', [dict(json=''), dict(json='{}'), dict(json=7), dict(json=None), dict(vocab_size=5), dict(vocab_size=True), dict(tokenizer='words'),
                                   dict(tokenizer=['bpe']), dict(tokenizer='tiktoken:words'), dict(tokenizer='tiktoken:wide'), dict(dtype='object'),
-                                  dict(normalizer=dict(type='Replace', pattern=dict(String='a'), content='a' * 99)), dict(normalizer=dict(type='Precompiled', precompiled_charsmap='AAAA'))])
+                                  dict(normalizer=dict(type='Replace', pattern=dict(String='a'), content='a' * 99)), dict(normalizer=dict(type='Precompiled', precompiled_charsmap='AAAA')),
+                                  dict(decoder=dict(type='Strip', content='e', start=2 ** 40, stop=0)), dict(decoder=None), dict(model=dict(type='BPE', continuing_subword_prefix='##'))])
 def test_a_damaged_tokenizer_is_a_sentence(learned, wide, harm):
     with refused():
-        rewritten = json.dumps(dict(json.loads(learned['json']), **harm)) if 'normalizer' in harm else learned['json']
+        definition = json.loads(learned['json'])
+        rewritten = json.dumps(definition | harm | dict(model=definition['model'] | harm.get('model', {}))) if {'normalizer', 'decoder', 'model'} & {*harm} else learned['json']
         get_codec({**learned, 'json': rewritten, **harm})
 
 

@@ -171,8 +171,11 @@ def test_weights_of_another_shape_are_refused(folder, key, value):
 def test_unreadable_folders_are_refused(folder, tmp_path):
     (tmp_path / 'empty').mkdir()
     assert_refused(tmp_path / 'empty', 'empty', 'config.json')
+    from safetensors.torch import load_file, save_file
     weights = folder / 'model.safetensors'
     data = weights.read_bytes()
+    save_file(load_file(weights) | {'transformer.ln_f.weight': torch.full((32,), torch.inf)}, weights)
+    assert_refused(folder, 'transformer.ln_f.weight', 'finite')
     weights.write_bytes(data[:len(data) // 2])
     assert_refused(folder, folder, 'safetensors')
     weights.unlink()
