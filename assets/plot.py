@@ -29,11 +29,11 @@ def events(out_dir):
     if not os.path.isfile(path):
         sys.exit(f"plot.py: there is no {path}; give the out_dir of a run")
     found = {}
-    with open(path, encoding='utf-8') as f:
+    with open(path, encoding='utf-8', errors='replace') as f:
         for line in f:
             try:
                 e = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 e = None
             if not isinstance(e, dict) or not {'event', 'iter'} <= e.keys(): # cut short by a crash
                 continue

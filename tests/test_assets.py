@@ -31,8 +31,8 @@ def test_curves_leave_out_what_a_later_start_undid(dataset, tmp_path):
 def test_curves_of_runs(dataset, trained, tmp_path):
     pytest.importorskip('matplotlib')
     train(dataset, tmp_path / 'other', seed=7)
-    with open(tmp_path / 'other/metrics.jsonl', 'a', encoding='utf-8') as f:
-        f.write('5\n{}\n{"event": "log", "it') # cut short by a crash, and of another kind
+    with open(tmp_path / 'other/metrics.jsonl', 'ab') as f:
+        f.write(b'5\n{}\n\xff\n' + b'[' * 200000 + b'\n{"event": "log", "it') # cut short by a crash, and of other kinds
     run('assets/plot.py', trained, save='curves.xyz').refused('curves.xyz', 'svg')
     done = script('plot.py', trained, tmp_path / 'other', f'--save={tmp_path}/curves.svg')
     assert done.returncode == 0, done.stderr
