@@ -13,7 +13,6 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from itertools import chain, pairwise
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
@@ -117,12 +116,6 @@ def train_batch(iteration, micro_batch):
     rng = np.random.default_rng((seed, 0, iteration, micro_batch)) # 0 for data; dropout, in the loop below, has 1
     return data['train'].windows(rng.integers(len(data['train']) - block_size, size=batch_size))
 
-def batches():
-    """This process's training batches, as (inputs, targets), from iter_num on; each is read while the one before computes."""
-    with ThreadPoolExecutor(1) as reader:
-        read = (reader.submit(train_batch, i, rank * micro_steps + m) for i in range(iter_num, max_iters) for m in range(micro_steps))
-        for batch, _ in pairwise(chain(read, [None])): # pairwise has the next read begun when it gives this one
-            yield on_device(batch.result(), device) # in the thread that computes, since MPS bears no second one
 # ---- model ---------------------------------------------------------------------------------------------------------------
 iter_num, best_val_loss = 0, 1e9 # iter_num counts the updates made
 drops = dict(dropout=dropout, ngram_dropout=ngram_dropout) # which may change when a run is resumed; of what follows only block_size, to less
@@ -333,7 +326,10 @@ record('start', iter=iter_num, time=time.time(), config=config, torch=torch.__ve
        world_size=world_size, device=torch.cuda.get_device_name(device) if device_type == 'cuda' else device_type, commit=git)
 notice(f"tokens per iteration will be: {tokens_per_iter:,}\nnumber of parameters: {model.get_num_params() / 1e6:.2f}M")
 # ---- the loop --------------------------------------------------------------------------------------------------------------
-feed, peak = batches(), peak_flops(device, dtype)
+# this process's batches, each read while a GPU still computes the one before; a second thread would only fight for Python's lock
+feed = (on_device(train_batch(i, rank * micro_steps + m), device) for i in range(iter_num, max_iters) for m in range(micro_steps))
+batch, peak, parameters = next(feed, None), peak_flops(device, dtype), list(model.parameters())
+generators = [torch.default_generator] + [getattr(torch, device_type)] * (device_type != 'cpu') # torch.manual_seed's time goes into those of other devices
 bad, left_out = (torch.tensor(float(progress[k]), device=device) for k in ('bad_steps', 'left_out')) # in a row, and since the last log line
 t0, saved_at, resumed_at = time.perf_counter(), time.monotonic(), iter_num # seconds, seconds, iterations
 bar = tqdm(total=max_iters, initial=iter_num, unit='iter', leave=False, disable=not master_process or None)
@@ -366,20 +362,22 @@ while True:
     for o in optimizers:
         for group in o.param_groups:
             group['lr'] = lr * (muon_lr / (learning_rate or 1) if o in muon else 1)
-    torch.manual_seed(int(np.random.default_rng((seed, 1, iter_num, rank)).integers(2**63))) # for dropout
+    for of in generators: # for dropout
+        of.manual_seed(int(np.random.default_rng((seed, 1, iter_num, rank)).integers(2**63)))
     loss = torch.zeros((), device=device)
     for m in range(micro_steps):
         with wrapped.no_sync() if ddp and m < micro_steps - 1 else nullcontext(): # DDP averages gradients once, at the last
             with ctx:
-                micro_loss = wrapped(*next(feed), rows)[1] / micro_steps
+                micro_loss = wrapped(*batch, rows)[1] / micro_steps
             scaler.scale(micro_loss).backward()
+            batch = next(feed, None)
         loss += micro_loss.detach()
     # update; one that is not finite is skipped, decided on the device so that nothing waits for the answer
     for o in muon:
         o.take_gradients()
     for o in optimizers:
         scaler.unscale_(o)
-    norm = whole(torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf)) # inf clips nothing
+    norm = whole(torch.nn.utils.clip_grad_norm_(parameters, grad_clip or math.inf)) # inf clips nothing
     found = optimizers[0].found_inf = (~norm.isfinite()).float() # where 1, fused AdamW skips its step; the scaler sets its own
     if not (muon or device_type == 'mps') or not found: # AdamW on MPS and Muon do not skip by themselves
         for o in optimizers:
