@@ -362,8 +362,9 @@ while True:
     for o in optimizers:
         for group in o.param_groups:
             group['lr'] = lr * (muon_lr / (learning_rate or 1) if o in muon else 1)
-    for of in generators: # for dropout
-        of.manual_seed(int(np.random.default_rng((seed, 1, iter_num, rank)).integers(2**63)))
+    dropout_seed = int(np.random.default_rng((seed, 1, iter_num, rank)).integers(2**63))
+    for generator in generators:
+        generator.manual_seed(dropout_seed)
     loss = torch.zeros((), device=device)
     for m in range(micro_steps):
         with wrapped.no_sync() if ddp and m < micro_steps - 1 else nullcontext(): # DDP averages gradients once, at the last
