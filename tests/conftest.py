@@ -108,7 +108,7 @@ def run(script, *args, cwd=None, **settings):
     return Result(out.getvalue(), err.getvalue(), code, space)
 
 
-def run_process(script, *args, env=None, timeout=100, prefix=(), **settings):
+def run_process(script, *args, env=None, timeout=600, prefix=(), **settings):
     """The same in a process of its own; prefix stands before the script, for torchrun."""
     command = [sys.executable, *prefix, str(ROOT / script), *map(str, args), *as_args(settings)]
     done = subprocess.run(command, capture_output=True, encoding='utf-8', timeout=timeout, env={**os.environ, **(env or {})})

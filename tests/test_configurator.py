@@ -240,7 +240,7 @@ def test_help(script, args):
 def test_help_into_a_closed_pipe(script):
     read, written = os.pipe()
     os.close(read)
-    done = subprocess.run([sys.executable, str(ROOT / script), '--help'], stdout=written, stderr=subprocess.PIPE, timeout=100)
+    done = subprocess.run([sys.executable, str(ROOT / script), '--help'], stdout=written, stderr=subprocess.PIPE, timeout=600)
     os.close(written)
     assert (done.returncode, done.stderr) == (1, b'')
 
@@ -443,7 +443,7 @@ exec(open({str(ROOT / 'configurator.py')!r}, encoding='utf-8').read())
     run(tmp_path / 'own.py', n=-1).refused('n must be at least 0')
     run(tmp_path / 'own.py', shift=3e9).refused(f'shift must be below {2 ** 31}, got') # it has no least value
     # once it has ended, what fails in an interactive session is the session's own, told as Python tells it
-    done = subprocess.run([sys.executable, '-i', str(tmp_path / 'own.py'), '--mode=\u65e5'], input='open("nofile")\n', capture_output=True, encoding='utf-8', timeout=100,
+    done = subprocess.run([sys.executable, '-i', str(tmp_path / 'own.py'), '--mode=\u65e5'], input='open("nofile")\n', capture_output=True, encoding='utf-8', timeout=600,
                           env={**os.environ, 'PYTHONIOENCODING': 'cp1252'})
     assert '\u65e5' in done.stdout and 'FileNotFoundError' in done.stderr and 'Traceback' in done.stderr and 'NameError' not in done.stderr, done.stderr
 

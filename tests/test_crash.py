@@ -92,7 +92,7 @@ def interrupted(signals, after, pause=0.0, **settings):
                 process.send_signal(number)
             break
     lines += process.stdout.readlines()
-    return process.wait(timeout=60), ''.join(lines)
+    return process.wait(timeout=600), ''.join(lines)
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGUSR1))])
@@ -139,7 +139,7 @@ def test_a_run_that_nobody_reads_any_more_still_saves(dataset, tmp_path):
     process.stdout.close()
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    assert (process.wait(timeout=60), process.stderr.read()) == (130, '')
+    assert (process.wait(timeout=600), process.stderr.read()) == (130, '')
     assert load_checkpoint(tmp_path / 'ckpt.pt')['iter_num'] > 50
 
 

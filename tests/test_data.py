@@ -740,7 +740,7 @@ def test_a_log_among_the_files_may_grow_after_they_are_read(data, tmp_path):
     """As with > log.txt in the folder that is prepared."""
     (tmp_path / 'a.txt').write_text('some text ' * 50, encoding='utf-8')
     with open(tmp_path / 'log.txt', 'w') as log:
-        assert subprocess.run([sys.executable, str(data / 'prepare.py'), str(tmp_path), '--name=x'], stdout=log, timeout=100).returncode == 0
+        assert subprocess.run([sys.executable, str(data / 'prepare.py'), str(tmp_path), '--name=x'], stdout=log, timeout=600).returncode == 0
 
 
 def test_a_disk_that_refuses_costs_a_sentence(data, monkeypatch):

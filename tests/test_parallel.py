@@ -32,7 +32,7 @@ def start(n, *args, before=(), launch=('--standalone',), env=None, script=(str(R
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1', **(env or {})})
 
 
-def end(process, timeout=100):
+def end(process, timeout=600):
     """(status, stdout, stderr) of a torchrun; one that hangs is ended and fails the test."""
     try:
         out, err = process.communicate(timeout=timeout)

@@ -53,7 +53,7 @@ def peer_trained(peer):
 def peer_run(folder, script, **settings):
     """What one of its scripts printed."""
     done = subprocess.run([sys.executable, script, *as_args(settings)], cwd=folder, capture_output=True, encoding='utf-8',
-                          timeout=100, env={**os.environ, 'PYTHONUTF8': '1', 'OMP_NUM_THREADS': '1'})
+                          timeout=600, env={**os.environ, 'PYTHONUTF8': '1', 'OMP_NUM_THREADS': '1'})
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -143,7 +143,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(trained):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline().startswith('settings given')
     process.stdout.close()
-    assert process.stderr.read() == '' and process.wait(timeout=60) == 1
+    assert process.stderr.read() == '' and process.wait(timeout=600) == 1
 
 
 def test_ctrl_c_ends_in_a_sentence(trained, monkeypatch):
