@@ -484,7 +484,7 @@ class Tokens:
         self.checked(self.ids()[begin]) # the rest is checked as it is read
 
     def __len__(self): # checked each time, as the file may be written anew during a run
-        size, tokens = os.path.getsize(self.path), os.path.getsize(self.path) // self.dtype.itemsize
+        tokens = (size := os.path.getsize(self.path)) // self.dtype.itemsize
         if size == 0 or size % self.dtype.itemsize:
             stop(f"{self.path} has {size} bytes, not a whole number of {self.dtype} tokens: it is cut short or of another kind; prepare it again")
         if tokens <= self.T:
