@@ -131,7 +131,7 @@ class ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, targets, rows, train):
         ctx.n, loss = (targets != -1).sum(), torch.zeros((), device=x.device)
-        dx, dw = ctx.gradients = (torch.empty_like(x), torch.empty_like(weight)) if train else (None, None)
+        dx, dw = ctx.gradients = (torch.zeros_like(x), torch.zeros_like(weight)) if train else (None, None)
         for i in range(0, len(x), rows):
             a, t, counted = x[i:i + rows], targets[i:i + rows, None].clamp(min=0), targets[i:i + rows, None] != -1
             logp = F.log_softmax(F.linear(a, weight).float(), -1)
@@ -139,7 +139,7 @@ class ChunkedLoss(torch.autograd.Function):
             if train: # p becomes the gradient of the sum by the logits: probabilities, less one at the target
                 p = logp.exp_().scatter_add_(1, t, torch.full_like(t, -1, dtype=logp.dtype))
                 dx[i:i + rows] = (p @ weight) * counted
-                dw.addmm_(p.t(), a.float() * counted, beta=min(i, 1)) # at first not added to what is there
+                dw.addmm_(p.t(), a.float() * counted)
         return loss / ctx.n # the gradients are of the sum; backward divides them
 
     @staticmethod
